@@ -1,0 +1,5 @@
+"""The problems: grids, operators, domains, right-hand sides and flows.  Needs NumPy, SciPy and Numba only."""
+
+from consolve.pde.grid import AIR, FLUID, SOLID, GridOperator
+
+__all__ = ["AIR", "FLUID", "SOLID", "GridOperator"]

@@ -1,0 +1,231 @@
+"""Numba kernels of the grid operator, on 3D arrays (a 2D grid is a volume of one layer).
+
+Arguments named ``f0, f1, f2, dirichlet, active`` are the arrays of a GridOperator.  In a volume of one layer
+``f0`` is never read.  Rows are independent, so all loops over the first two axes run in parallel.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+_SOLID, _AIR = 1, 2
+
+
+@njit(**_OPTIONS)
+def _unfit(c):
+    """True for NaN, Inf and negative numbers."""
+    return not (c >= 0 and c < np.inf)
+
+
+@njit(parallel=True, **_OPTIONS)
+def check_operator(f0, f1, f2, dirichlet, active):
+    """C-order index of a cell that breaks the rules of a GridOperator, or -1."""
+    n0, n1, n2 = active.shape
+    fault = np.full(n0 * n1, -1, np.int64)
+    for row in prange(n0 * n1):
+        i, j = row // n1, row % n1
+        for k in range(n2):
+            a = active[i, j, k]
+            bad = _unfit(dirichlet[i, j, k]) or (dirichlet[i, j, k] > 0 and not a)
+            if n0 > 1:
+                c = f0[i, j, k]
+                bad |= _unfit(c) or (c > 0 and (i + 1 == n0 or not a or not active[i + 1, j, k]))
+            c = f1[i, j, k]
+            bad |= _unfit(c) or (c > 0 and (j + 1 == n1 or not a or not active[i, j + 1, k]))
+            c = f2[i, j, k]
+            bad |= _unfit(c) or (c > 0 and (k + 1 == n2 or not a or not active[i, j, k + 1]))
+            if bad:
+                fault[row] = row * n2 + k
+    return fault.max()
+
+
+@njit(inline="always")
+def _face(other, k_own, k_other, varying, dtype_one):
+    """(coefficient, Dirichlet part) of a fluid cell's face to a cell of type ``other``."""
+    if other == 0:
+        return (2 * k_own * k_other / (k_own + k_other) if varying else dtype_one), 0 * dtype_one
+    if other == _AIR:
+        return 0 * dtype_one, (k_own if varying else dtype_one)
+    return 0 * dtype_one, 0 * dtype_one
+
+
+@njit(parallel=True, **_OPTIONS)
+def faces_of_types(types, mobility, varying, sides, f0, f1, f2, dirichlet):
+    """Fill zeroed face and Dirichlet arrays from a cell-type image; ``sides`` is int (3, 2)."""
+    n0, n1, n2 = types.shape
+    one = dirichlet.dtype.type(1)
+    for row in prange(n0 * n1):
+        i, j = row // n1, row % n1
+        for k in range(n2):
+            if types[i, j, k] != 0:
+                continue
+            own = mobility[i, j, k] if varying else one
+            total = 0 * one
+            for axis in range(3):
+                n = n0 if axis == 0 else n1 if axis == 1 else n2
+                if n0 == 1 and axis == 0 and sides[0, 0] == _SOLID and sides[0, 1] == _SOLID:
+                    continue
+                at = i if axis == 0 else j if axis == 1 else k
+                for step in (-1, 1):
+                    if at + step < 0 or at + step >= n:
+                        other = sides[axis, 0 if step < 0 else 1]
+                        c, d = _face(other, own, own, varying, one)
+                    else:
+                        a = i + step if axis == 0 else i
+                        b = j + step if axis == 1 else j
+                        e = k + step if axis == 2 else k
+                        m = mobility[a, b, e] if varying else one
+                        c, d = _face(types[a, b, e], own, m, varying, one)
+                        if step > 0:
+                            if axis == 0:
+                                f0[i, j, k] = c
+                            elif axis == 1:
+                                f1[i, j, k] = c
+                            else:
+                                f2[i, j, k] = c
+                    total += d
+            dirichlet[i, j, k] = total
+
+
+@njit(parallel=True, **_OPTIONS)
+def diagonal(f0, f1, f2, dirichlet, active, out):
+    """out = diagonal of A."""
+    n0, n1, n2 = active.shape
+    for row in prange(n0 * n1):
+        i, j = row // n1, row % n1
+        for k in range(n2):
+            out[i, j, k] = dirichlet[i, j, k] + f1[i, j, k] + f2[i, j, k]
+            if k > 0:
+                out[i, j, k] += f2[i, j, k - 1]
+        if j > 0:
+            for k in range(n2):
+                out[i, j, k] += f1[i, j - 1, k]
+        if n0 > 1:
+            for k in range(n2):
+                out[i, j, k] += f0[i, j, k]
+            if i > 0:
+                for k in range(n2):
+                    out[i, j, k] += f0[i - 1, j, k]
+
+
+@njit(parallel=True, **_OPTIONS)
+def product(f0, f1, f2, dirichlet, active, x, out):
+    """out = A x.  Moves 4 coefficients, x and out: 48 bytes a cell in 3D float64."""
+    n0, n1, n2 = active.shape
+    for row in prange(n0 * n1):
+        i, j = row // n1, row % n1
+        for k in range(n2):
+            out[i, j, k] = dirichlet[i, j, k] * x[i, j, k]
+        for k in range(n2 - 1):
+            flux = f2[i, j, k] * (x[i, j, k] - x[i, j, k + 1])
+            out[i, j, k] += flux
+            out[i, j, k + 1] -= flux
+        if j > 0:
+            for k in range(n2):
+                out[i, j, k] += f1[i, j - 1, k] * (x[i, j, k] - x[i, j - 1, k])
+        if j + 1 < n1:
+            for k in range(n2):
+                out[i, j, k] += f1[i, j, k] * (x[i, j, k] - x[i, j + 1, k])
+        if i > 0:
+            for k in range(n2):
+                out[i, j, k] += f0[i - 1, j, k] * (x[i, j, k] - x[i - 1, j, k])
+        if i + 1 < n0:
+            for k in range(n2):
+                out[i, j, k] += f0[i, j, k] * (x[i, j, k] - x[i + 1, j, k])
+
+
+@njit(inline="always")
+def _neighbours(f0, f1, f2, i, j, k, n0, n1, n2, index, value):
+    """C-order indices and coefficients of a cell's open faces, ascending; returns their number."""
+    m = 0
+    here = (i * n1 + j) * n2 + k
+    if i > 0 and f0[i - 1, j, k] > 0:
+        index[m], value[m] = here - n1 * n2, f0[i - 1, j, k]
+        m += 1
+    if j > 0 and f1[i, j - 1, k] > 0:
+        index[m], value[m] = here - n2, f1[i, j - 1, k]
+        m += 1
+    if k > 0 and f2[i, j, k - 1] > 0:
+        index[m], value[m] = here - 1, f2[i, j, k - 1]
+        m += 1
+    if k + 1 < n2 and f2[i, j, k] > 0:
+        index[m], value[m] = here + 1, f2[i, j, k]
+        m += 1
+    if j + 1 < n1 and f1[i, j, k] > 0:
+        index[m], value[m] = here + n2, f1[i, j, k]
+        m += 1
+    if i + 1 < n0 and f0[i, j, k] > 0:
+        index[m], value[m] = here + n1 * n2, f0[i, j, k]
+        m += 1
+    return m
+
+
+@njit(parallel=True, **_OPTIONS)
+def assemble(f0, f1, f2, dirichlet, active, cells, number):
+    """CSR arrays of the rows ``cells``, columns sorted; ``number`` maps a cell to its column."""
+    n0, n1, n2 = active.shape
+    rows = cells.size
+    indptr = np.zeros(rows + 1, np.int32)
+    chunks = 64
+    for chunk in prange(chunks):
+        index, value = np.empty(6, np.int64), np.empty(6, np.float64)
+        for row in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
+            c = cells[row]
+            i, j, k = c // (n1 * n2), c // n2 % n1, c % n2
+            indptr[row + 1] = 1 + _neighbours(f0, f1, f2, i, j, k, n0, n1, n2, index, value)
+    for row in range(rows):
+        indptr[row + 1] += indptr[row]
+    indices = np.empty(indptr[rows], np.int32)
+    data = np.empty(indptr[rows], np.float64)
+    for chunk in prange(chunks):
+        index, value = np.empty(6, np.int64), np.empty(6, np.float64)
+        for row in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
+            c = cells[row]
+            i, j, k = c // (n1 * n2), c // n2 % n1, c % n2
+            m = _neighbours(f0, f1, f2, i, j, k, n0, n1, n2, index, value)
+            at = indptr[row]
+            total = np.float64(dirichlet[i, j, k])
+            for q in range(m):
+                total += value[q]
+            placed = False
+            for q in range(m):
+                if index[q] > c and not placed:
+                    indices[at], data[at] = number[c], total
+                    at += 1
+                    placed = True
+                indices[at], data[at] = number[index[q]], -value[q]
+                at += 1
+            if not placed:
+                indices[at], data[at] = number[c], total
+            if not active[i, j, k]:
+                data[at] = 1.0
+    return indptr, indices, data
+
+
+@njit(**_OPTIONS)
+def label_components(f0, f1, f2, dirichlet, active, labels):
+    """Number the connected components of the active cells from 0; returns their count."""
+    n0, n1, n2 = active.shape
+    flat = labels.reshape(-1)
+    flat[:] = -1
+    open_cells = np.empty(max(1, flat.size), np.int32)
+    index, value = np.empty(6, np.int64), np.empty(6, np.float64)
+    count = 0
+    on = active.reshape(-1)
+    for start in range(flat.size):
+        if not on[start] or flat[start] >= 0:
+            continue
+        flat[start] = count
+        open_cells[0] = start
+        top = 1
+        while top > 0:
+            top -= 1
+            c = open_cells[top]
+            i, j, k = c // (n1 * n2), c // n2 % n1, c % n2
+            for q in range(_neighbours(f0, f1, f2, i, j, k, n0, n1, n2, index, value)):
+                if flat[index[q]] < 0:
+                    flat[index[q]] = count
+                    open_cells[top] = index[q]
+                    top += 1
+        count += 1
+    return count
