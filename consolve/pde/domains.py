@@ -265,8 +265,8 @@ def _rotor(shape: Shape, rng: np.random.Generator) -> Image:
 def _free_surface(shape: Shape, rng: np.random.Generator) -> Image:
     ndim, sides = len(shape), np.array(shape)
     height = np.full(shape[1:], 0.5)
-    for amplitude in (0.12, 0.06, 0.03, 0.015):
-        waves, phase = rng.integers(0, 5, ndim - 1), rng.uniform(0, 2 * np.pi)
+    for order, amplitude in enumerate((0.12, 0.06, 0.03, 0.015)):
+        waves, phase = rng.integers(0, order + 2, ndim - 1), rng.uniform(0, 2 * np.pi)
         waves[rng.integers(ndim - 1)] += 1
         argument = sum(
             np.multiply.outer(np.ones(shape[1]), x) if a == 1 else x.reshape(-1, *[1] * (ndim - 2))
