@@ -1,0 +1,32 @@
+"""The PETSc side: importing this package registers ``-pc_type cnn`` and ``-ksp_type dcd``.
+
+From a program that has no Python of its own, the same classes are found by
+``-python -pc_type python -pc_python_type consolve.solvers.PCCNN`` and
+``-ksp_type python -ksp_python_type consolve.solvers.KSPDCD``.
+"""
+
+from consolve.solvers.errors import (
+    InconsistentRightHandSide,
+    MatrixError,
+    NotConverged,
+    OptionError,
+    SystemFileError,
+)
+from consolve.solvers.grid_map import attach_grid
+from consolve.solvers.ksp_dcd import KSPDCD
+from consolve.solvers.pc_cnn import PCCNN
+from consolve.solvers.register import register
+
+__all__ = [
+    "KSPDCD",
+    "PCCNN",
+    "InconsistentRightHandSide",
+    "MatrixError",
+    "NotConverged",
+    "OptionError",
+    "SystemFileError",
+    "attach_grid",
+    "register",
+]
+
+register()

@@ -1,0 +1,62 @@
+"""The networks that ``-pc_cnn_model`` chooses from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consolve.pde import GridOperator
+from consolve.solvers.errors import OptionError
+
+MODELS = ("auto", "multilevel", "mg")
+"""Names of ``-pc_cnn_model``; any other value is the path of a weights file."""
+
+DEFAULT = "multilevel"
+"""What ``auto`` stands for."""
+
+
+class Model(Protocol):
+    """A symmetric positive definite linear map M, built from a grid operator A so that M A is close to 1."""
+
+    levels: list[Any]
+    bytes: int
+
+    def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:
+        """z = M r, one entry for each row; 0 where the row's cell is not active."""
+
+    def update(self, operator: GridOperator) -> None:
+        """Set up again for a changed operator of the same shape."""
+
+
+def check_model_name(name: str) -> str:
+    """``name`` if it can be a model.
+
+    Raises
+    ------
+    OptionError
+        If it is neither a name in ``MODELS`` nor an existing file.
+    """
+    if name not in MODELS and not Path(name).is_file():
+        raise OptionError(
+            f"-pc_cnn_model {name!r}: no such model and no such file; choose {', '.join(MODELS)}, or a weights "
+            "file FILE.h5 made by 'consolve train'"
+        )
+    return name
+
+
+def build_model(name: str, operator: GridOperator, cells: NDArray[np.int32]) -> tuple[Model, str]:
+    """Build the network ``name`` for an operator.
+
+    Returns
+    -------
+    The model, and one line that names its weights.
+    """
+    from consolve.learned.multilevel import MultilevelPreconditioner
+    from consolve.learned.weights import load_weights
+
+    weights = load_weights(DEFAULT if name == "auto" else name, operator.ndim)
+    line = f"{DEFAULT if name == 'auto' else name}, {weights.parameters} parameters, weights {weights.digest}"
+    return MultilevelPreconditioner(operator, weights, cells), line

@@ -1,0 +1,212 @@
+"""PC ``cnn``: a trained multilevel convolutional network as a preconditioner.
+
+===================  =============  ==================================================================
+option               default        meaning
+===================  =============  ==================================================================
+-pc_cnn_model M      auto           network: auto, multilevel, mg, or a weights file
+-pc_cnn_grid NX,NY   from the DMDA  rows number all cells, x fastest; the fastest index comes first
+-pc_cnn_mask FILE    none           rows number the fluid cells of this image (.npy, .npz, .h5)
+-pc_cnn_threads N    Numba's        threads of the kernels
+===================  =============  ==================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from consolve.solvers import live_contexts
+from consolve.solvers.errors import MatrixError, OptionError
+from consolve.solvers.grid_map import GridMap, find_grid, parse_grid
+from consolve.solvers.models import Model, build_model, check_model_name
+from consolve.solvers.petsc import PETSc, options_of, reported
+from consolve.solvers.stencil import Stencil, read_stencil
+from consolve.solvers.stencil_kernels import remove_means, scale_entries
+
+
+class PCCNN:
+    """Python context of the PC type ``cnn``: z = M r, with M linear, symmetric and positive definite.
+
+    M is the network's on the coupled rows of the matrix, and 1 / a_ii on rows without couplings.  On a
+    singular operator both r and z lose their mean over each closed component (and the part in a null space
+    that is attached to the matrix), so that M stays symmetric and maps into the range.
+
+    A matrix with the stencil of a Poisson operator is expected, on one rank; see ``find_grid`` for how the
+    rows are placed on a grid and ``read_stencil`` for what is refused.
+
+    Attributes
+    ----------
+    model, grid, mask, threads
+        As the options ``-pc_cnn_*``; a change takes effect at the next ``setUp``.
+    setups
+        Number of times that the network was set up or updated.
+    """
+
+    def __init__(self) -> None:
+        self.model = "auto"
+        self.grid: str | None = None
+        self.mask: str | Path | None = None
+        self.threads: int | None = None
+        self.setups = 0
+        self._release()
+
+    def _release(self) -> None:
+        self._network: Model | None = None
+        self._network_name = ""
+        self._weights_line = ""
+        self._map: GridMap | None = None
+        self._stencil: Stencil | None = None
+        self._group: NDArray[np.int32] | None = None
+        self._group_size: NDArray[np.int64] = np.empty(0, np.int64)
+        self._projected: NDArray[np.float64] = np.empty(0)
+        self._null_space: PETSc.NullSpace | None = None
+        self._work: PETSc.Vec | None = None
+
+    @reported
+    def create(self, pc: PETSc.PC) -> None:
+        live_contexts.add(self, "PC", pc)
+
+    @reported
+    def destroy(self, pc: PETSc.PC) -> None:
+        live_contexts.discard(self)
+        self._release()
+
+    @reported
+    def reset(self, pc: PETSc.PC) -> None:
+        self._release()
+
+    @reported
+    def setFromOptions(self, pc: PETSc.PC) -> None:
+        options = options_of(pc)
+        self.model = check_model_name(options.getString("pc_cnn_model", self.model))
+        self.grid = options.getString("pc_cnn_grid", self.grid or "") or None
+        self.mask = options.getString("pc_cnn_mask", str(self.mask or "")) or None
+        if self.grid is not None:
+            parse_grid(self.grid)
+        if options.hasName("pc_cnn_threads"):
+            self.threads = _checked_threads(options.getString("pc_cnn_threads"))
+
+    @reported
+    def setUp(self, pc: PETSc.PC) -> None:
+        amat, pmat = pc.getOperators()
+        attached = pmat.getNullSpace() or amat.getNullSpace()
+        self._null_space = attached if attached else None
+        try:
+            grid = find_grid(pmat, pc.getDM(), self.grid, self.mask)
+            stencil = read_stencil(pmat, grid, singular=self._null_space is not None)
+        except MatrixError as error:
+            raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
+        check_model_name(self.model)
+        with self._threads():
+            self._set_up_network(stencil)
+            self._find_closed_components(stencil)
+        self._stencil = stencil
+        self.setups += 1
+
+    def _set_up_network(self, stencil: Stencil) -> None:
+        operator, grid = stencil.operator, stencil.grid
+        if operator.unknowns == 0:
+            self._network = None
+        elif self._network and self._network_name == self.model and grid.same_as(self._map):
+            self._network.update(operator)
+        else:
+            self._network = None  # its memory is free before the next is built
+            self._network, self._weights_line = build_model(self.model, operator, grid.cells)
+            self._network_name = self.model
+        self._map = grid
+
+    def _find_closed_components(self, stencil: Stencil) -> None:
+        self._group = None
+        if not stencil.operator.is_singular:
+            return
+        labels, closed = stencil.operator.components
+        number = np.append(np.where(closed, np.cumsum(closed) - 1, -1), -1).astype(np.int32)
+        self._group = number[labels.reshape(-1)[stencil.grid.cells]]
+        self._group_size = np.bincount(self._group[self._group >= 0], minlength=int(closed.sum()))
+        if self._projected.size != self._group.size:
+            self._projected = np.empty(self._group.size)
+
+    @reported
+    def apply(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
+        if self._null_space is None:
+            self._apply(r, z)
+            return
+        if self._work is None:
+            self._work = r.duplicate()
+        r.copy(self._work)
+        self._null_space.remove(self._work)
+        self._apply(self._work, z)
+        self._null_space.remove(z)
+
+    @reported
+    def applyTranspose(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
+        self.apply(pc, r, z)
+
+    def _apply(self, r: PETSc.Vec, z: PETSc.Vec) -> None:
+        stencil = self._stencil
+        if stencil is None:
+            raise RuntimeError("PC cnn is applied before setUp")
+        source, target = r.array_r, z.array_w
+        with self._threads():
+            if self._group is not None:
+                remove_means(self._group, self._group_size, source, self._projected)
+                source = self._projected
+            if self._network is not None:
+                self._network.apply(source, target)
+            if self._group is not None:
+                remove_means(self._group, self._group_size, target, target)
+            if stencil.sign < 0:
+                np.negative(target, out=target)
+            if stencil.diagonal_rows.size:
+                scale_entries(stencil.diagonal_rows, stencil.diagonal_inverse, source, target)
+
+    @reported
+    def view(self, pc: PETSc.PC, viewer: PETSc.Viewer) -> None:
+        if viewer.getType() != "ascii":
+            return
+        for line in self._description():
+            viewer.printfASCII(f"  {line}\n")
+
+    def _description(self) -> Iterator[str]:
+        if self._stencil is None:
+            yield f"model {self.model}, not set up"
+            return
+        operator, rows = self._stencil.operator, self._stencil.grid.cells.size
+        size = " x ".join(map(str, operator.shape[::-1]))
+        diagonal = self._stencil.diagonal_rows.size
+        yield f"grid {size} (NX x NY...) from {self._stencil.grid.origin}"
+        yield f"rows {rows}: {operator.unknowns} in the network, {diagonal} without couplings"
+        yield f"closed components {0 if self._group is None else self._group_size.size}"
+        yield f"threads {self.threads or numba.get_num_threads()}, set up {self.setups} times"
+        if self._network is not None:
+            yield f"model {self._weights_line}"
+            yield f"memory {self._network.bytes} bytes"
+            for number, level in enumerate(self._network.levels):
+                yield f"level {number}: {level}"
+
+    @contextmanager
+    def _limited(self, threads: int) -> Iterator[None]:
+        before = numba.get_num_threads()
+        numba.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
+
+    def _threads(self) -> Any:
+        return nullcontext() if self.threads is None else self._limited(self.threads)
+
+
+def _checked_threads(text: str) -> int:
+    most = numba.config.NUMBA_NUM_THREADS
+    if not text.isdigit() or not 1 <= int(text) <= most:
+        raise OptionError(
+            f"-pc_cnn_threads {text!r}: expected a whole number from 1 to {most} (NUMBA_NUM_THREADS raises the limit)"
+        )
+    return int(text)

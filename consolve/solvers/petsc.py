@@ -1,0 +1,116 @@
+"""PETSc through petsc4py and ctypes: all that differs between versions, or that petsc4py does not wrap.
+
+Every other file of the package takes ``PETSc`` from here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from petsc4py import PETSc
+
+LIBRARY = ctypes.CDLL(PETSc.__file__)
+"""Reaches the symbols of the PETSc library that petsc4py is linked with."""
+
+_HOST_MEMORY = 0
+_API = PETSc.__pyx_capi__
+_capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+_capsule_name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(
+    ("PyCapsule_GetName", ctypes.pythonapi)
+)
+
+
+def call(function: str, *arguments: Any) -> None:
+    """Call a function of PETSc that returns an error code; raise ``PETSc.Error`` unless it is 0."""
+    code = getattr(LIBRARY, function)(*arguments)
+    if code:
+        raise PETSc.Error(code)
+
+
+def handle(petsc_object: PETSc.Object) -> ctypes.c_void_p:
+    """The C pointer of an object."""
+    return ctypes.c_void_p(petsc_object.handle)
+
+
+def wrap_pointer(kind: str, pointer: int) -> PETSc.Object:
+    """The petsc4py object (``kind`` is "PC", "KSP" or "IS") of a C pointer; takes a reference of its own."""
+    capsule = _API[f"PyPetsc{kind}_New"]
+    new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p)(
+        _capsule_pointer(capsule, _capsule_name(capsule))
+    )
+    return new(pointer)
+
+
+def csr_arrays(mat: PETSc.Mat) -> tuple[NDArray, NDArray, NDArray]:
+    """Row pointers, columns and values of a ``seqaij`` matrix.
+
+    Views of the matrix's own memory where it is in host memory, copies elsewhere: read them only, and only
+    while ``mat`` lives unchanged.
+    """
+    rows = mat.getLocalSize()[0]
+    if hasattr(LIBRARY, "MatSeqAIJGetCSRAndMemType") and mat.getType() == "seqaij":
+        indptr, indices, values = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+        memory = ctypes.c_int(-1)
+        call(
+            "MatSeqAIJGetCSRAndMemType",
+            handle(mat),
+            *(ctypes.byref(p) for p in (indptr, indices, values, memory)),
+        )
+        if memory.value == _HOST_MEMORY and indptr.value:
+            offsets = _view(indptr, rows + 1, PETSc.IntType)
+            entries = int(offsets[-1])
+            return offsets, _view(indices, entries, PETSc.IntType), _view(values, entries, PETSc.ScalarType)
+    return mat.getValuesCSR()
+
+
+def _view(pointer: ctypes.c_void_p, size: int, dtype: type) -> NDArray:
+    if size == 0:
+        return np.empty(0, dtype)
+    buffer = (ctypes.c_char * (size * np.dtype(dtype).itemsize)).from_address(pointer.value)
+    array = np.frombuffer(buffer, dtype)
+    array.flags.writeable = False
+    return array
+
+
+def support_only_true_residual(ksp: PETSc.KSP) -> None:
+    """Let ``ksp`` offer the unpreconditioned norm and no norm; asking for another is then an error of PETSc's."""
+    norm, side = PETSc.KSP.NormType, PETSc.PC.Side
+    priorities = {(norm.UNPRECONDITIONED, side.LEFT): 3, (norm.NONE, side.LEFT): 1}
+    for kind in (norm.NONE, norm.PRECONDITIONED, norm.UNPRECONDITIONED, norm.NATURAL):
+        for where in (side.LEFT, side.RIGHT, side.SYMMETRIC):
+            priority = priorities.get((kind, where), 0)
+            call("KSPSetSupportedNorm", handle(ksp), int(kind), int(where), priority)
+
+
+def options_of(petsc_object: PETSc.Object) -> PETSc.Options:
+    """The options database under the prefix of ``petsc_object``; what is read counts as used."""
+    return PETSc.Options(petsc_object.getOptionsPrefix())
+
+
+def reported(method: Callable) -> Callable:
+    """Let an exception of a method that PETSc calls also be read where no Python program catches it.
+
+    A Python program sees the exception itself, or ``PETSc.Error`` with it as its cause, by petsc4py.  A C
+    program would only see an error code: there (no Python frame below this one) the message is printed.
+    """
+
+    @wraps(method)
+    def guarded(self: Any, *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except Exception as error:
+            if sys._getframe().f_back is None:
+                text = "".join(traceback.format_exception_only(type(error), error)).strip()
+                print(f"consolve: {type(self).__name__}.{method.__name__}: {text}", file=sys.stderr, flush=True)
+            raise
+
+    return guarded
