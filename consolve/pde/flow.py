@@ -189,9 +189,9 @@ class Flow:
 
     def _emit(self, density: NDArray, temperature: NDArray) -> None:
         """Let the sources give off smoke."""
-        for source, (cells, flicker) in zip(self.scene.sources, self._sources):
-            density[cells] = np.maximum(density[cells], source.density)
-            temperature[cells] = np.maximum(temperature[cells], source.temperature * flicker)
+        for cells, smoke, heat in self._sources:
+            density[cells] = np.maximum(density[cells], smoke)
+            temperature[cells] = np.maximum(temperature[cells], heat)
 
     def _carry_cells(self, geometry: FlowGeometry, dt: float) -> tuple[NDArray, NDArray]:
         fields = np.stack([as_volume(self.density), as_volume(self.temperature)])
@@ -250,15 +250,18 @@ class Flow:
                 _add_at_faces(u, dt * scene.vorticity_confinement * component, axis)
 
 
-def _source_cells(source: Source, scene: Scene) -> tuple[NDArray[np.bool_], NDArray]:
-    """Cells inside a source, and the factor of the temperature of each."""
-    distance = np.zeros(scene.shape)
+def _source_cells(source: Source, scene: Scene) -> tuple[NDArray[np.bool_], NDArray, NDArray]:
+    """Cells inside a source, and the density and temperature of each."""
+    square = np.zeros(scene.shape)
+    radius = max(source.radius, scene.spacing)
     for axis, (n, c) in enumerate(zip(scene.shape, source.centre)):
-        x = (np.arange(n) + 0.5) * scene.spacing - c
-        distance += (x**2).reshape([-1 if a == axis else 1 for a in range(len(scene.shape))])
-    cells = distance <= max(source.radius, scene.spacing) ** 2
-    random = np.random.default_rng(scene.seed).uniform(-1, 1, np.count_nonzero(cells))
-    return cells, 1 + source.flicker * random
+        x = ((np.arange(n) + 0.5) * scene.spacing - c) / radius
+        square += (x**2).reshape([-1 if a == axis else 1 for a in range(len(scene.shape))])
+    cells = square < 1
+    profile = np.minimum(1, 2 * (1 - square[cells]))
+    random = np.random.default_rng(scene.seed).uniform(-1, 1, profile.size)
+    heat = source.temperature * (1 + source.flicker * random) * profile
+    return cells, source.density * profile, heat
 
 
 def _volumes(velocity: tuple[NDArray, ...]) -> tuple[NDArray, ...]:

@@ -13,7 +13,9 @@ from consolve.pde.grid import AIR, SOLID, Sides
 
 @dataclass(frozen=True)
 class Source:
-    """A ball that gives off hot smoke: inside it, density and temperature are at least these.
+    """A ball that gives off hot smoke: near its middle, density and temperature are at least these.
+
+    Towards its surface both fall smoothly to 0.
 
     Parameters
     ----------
@@ -135,7 +137,7 @@ def _width(shape: tuple[int, ...]) -> float:
 
 
 def _source(shape: tuple[int, ...]) -> Source:
-    return Source(_place(shape, 0.06), 0.09 * _width(shape))
+    return Source(_place(shape, 0.03), 0.11 * _width(shape))
 
 
 def _plume(name: str, shape: tuple[int, ...], seed: int) -> Scene:
@@ -153,7 +155,8 @@ def _plume(name: str, shape: tuple[int, ...], seed: int) -> Scene:
         _open_top(len(shape)),
         tuple(bodies),
         (_source(shape),),
-        vorticity_confinement=0.15,
+        vorticity_confinement=0.08,
+        cooling=0.3,
         seed=seed,
     )
 
@@ -175,7 +178,8 @@ def _plume_moving_body(name: str, shape: tuple[int, ...], seed: int) -> Scene:
         _open_top(len(shape)),
         (paddle,),
         (_source(shape),),
-        vorticity_confinement=0.15,
+        vorticity_confinement=0.08,
+        cooling=0.3,
         seed=seed,
     )
 
