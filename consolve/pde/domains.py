@@ -188,8 +188,8 @@ def _boxes(shape: Shape, rng: np.random.Generator) -> Image:
     sides = np.array(shape)
     for _ in range(8 if len(shape) == 2 else 14):
         low, extent = rng.uniform(0, 0.85, len(shape)), rng.uniform(0.08, 0.28, len(shape))
-        start = np.floor(low * sides).astype(int)
-        stop = start + np.maximum(1, np.round(extent * sides).astype(int))
+        start = np.minimum(np.round(low * sides).astype(int), sides - 1)
+        stop = np.maximum(start + 1, np.round((low + extent) * sides).astype(int))
         image[tuple(slice(a, b) for a, b in zip(start, stop))] = SOLID
     return image, None
 
