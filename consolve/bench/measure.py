@@ -1,0 +1,72 @@
+"""What a benchmark process measures of itself: wall-clock time and memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+MIB = 2**20
+
+
+def resident_mb() -> float:
+    """Memory of this process that is in RAM now, MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / MIB
+
+
+def reset_peak() -> bool:
+    """Start a new high-water mark of resident memory; False where the kernel does not allow it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_mb() -> float:
+    """High-water mark of resident memory since :func:`reset_peak` (else since the start), MiB."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def available_mb() -> float:
+    """Memory that new work can take without swapping, MiB, of the machine and the control group."""
+    available = float("inf")
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            available = int(line.split()[1]) / 1024
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            available = min(available, int(Path("/sys/fs/cgroup", name).read_text()) / MIB)
+        except (OSError, ValueError):
+            continue
+    return available
+
+
+def cpu_model() -> str:
+    """The processor's name as the kernel gives it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.lower().startswith("model name"):
+            return line.partition(":")[2].strip()
+    return os.uname().machine
+
+
+def session_resident_mb(session: int) -> float:
+    """Resident memory of all processes of a session, MiB."""
+    pages = 0
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        if int(fields[3]) == session:
+            pages += int(fields[21])
+    return pages * PAGE / MIB

@@ -1,0 +1,219 @@
+"""Plots of benchmarks, in one style: convergence histories, and iterations and time against size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from consolve.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
+COLOURS = {
+    "cg": "#9ca3af",
+    "icc": "#b08968",
+    "gamg": "#2a9d8f",
+    "hypre": "#3b6fb6",
+    "ml": "#7fb069",
+    "mg": "#8e6bbf",
+    "cnn": "#e4572e",
+    "dcd": "#f2a541",
+    "fft": "#111827",
+}
+OTHERS = ("#0ea5e9", "#d946ef", "#65a30d", "#be123c", "#0f766e")
+MARKERS = dict(zip(COLOURS, "ovs^Pd*XD"))
+STYLE = {
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+    "font.size": 9.5,
+    "font.family": "DejaVu Sans",
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+}
+
+
+@contextmanager
+def figure(path: str | Path, columns: int = 1, height: float = 3.8, width: float = 4.6) -> Iterator[Any]:
+    """A figure with a row of axes in the package's style, written to ``path`` as a whole file at the end."""
+    with plt.style.context(STYLE):
+        canvas, axes = plt.subplots(1, columns, figsize=(width * columns, height), layout="constrained")
+        try:
+            yield canvas, axes
+            with whole_file(path) as part:
+                canvas.savefig(part)
+        finally:
+            plt.close(canvas)
+
+
+def colour_of(solver: str, number: int = 0) -> str:
+    """The colour that a solver has in every plot."""
+    return COLOURS.get(solver, OTHERS[number % len(OTHERS)])
+
+
+def convergence(document: dict[str, Any], path: str | Path) -> None:
+    """Relative residual against iteration and against seconds, one line a solver."""
+    problem = document["problem"]
+    rows = [row for row in document["results"] if row.get("history")]
+    with figure(path, 2, width=5.0) as (canvas, (by_iteration, by_time)):
+        for number, row in enumerate(rows):
+            history, style = row["history"], _line(row["solver"], number)
+            residual = [max(value, 1e-300) for value in history["residual"]]
+            by_iteration.semilogy(range(len(residual)), residual, **style)
+            seconds = [row["setup_s"] + value for value in history["seconds"]]
+            by_time.semilogy([0, *seconds], [residual[0], *residual], **style)
+        for axes in (by_iteration, by_time):
+            axes.axhline(problem["rtol"], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            axes.set_ylabel("relative residual  |b − Ax| / |b|")
+        by_iteration.set_xlabel("iteration")
+        by_time.set_xlabel("seconds, set-up included")
+        _squeeze_long_axis(by_iteration, [len(row["history"]["residual"]) for row in rows])
+        _squeeze_long_axis(by_time, [row["total_s"] for row in rows])
+        by_iteration.set_title(_title(problem))
+        by_time.set_title(_cores(document["machine"]))
+        _legend(canvas, by_iteration)
+
+
+def residuals(histories: dict[str, Any], path: str | Path) -> None:
+    """Relative residual against iteration, one line a name."""
+    with figure(path, width=5.6) as (canvas, axes):
+        for number, (name, history) in enumerate(histories.items()):
+            axes.semilogy([max(float(value), 1e-300) for value in history], **_line(name, number))
+        axes.set_xlabel("iteration")
+        axes.set_ylabel("relative residual")
+        _squeeze_long_axis(axes, [len(history) for history in histories.values()])
+        _legend(canvas, axes)
+
+
+def sizes(documents: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """Iterations and total seconds against unknowns, one line a solver."""
+    names = list(dict.fromkeys(row["solver"] for document in documents for row in document["results"]))
+    with figure(path, 2, width=5.0) as (canvas, (iterations, seconds)):
+        for number, name in enumerate(names):
+            for axes, key in ((iterations, "iterations"), (seconds, "total_s")):
+                points = [
+                    (document["problem"]["unknowns"], row[key])
+                    for document in documents
+                    for row in document["results"]
+                    if row["solver"] == name and row[key]
+                ]
+                if points:
+                    style = _line(name, number) | {"marker": MARKERS.get(name, "o"), "markersize": 5.5}
+                    axes.loglog(*zip(*points), **style)
+        iterations.set_ylabel("iterations")
+        seconds.set_ylabel("seconds, set-up + solve")
+        for axes in (iterations, seconds):
+            axes.set_xlabel("unknowns")
+        problem = documents[0]["problem"]
+        iterations.set_title(_title(problem, with_size=False))
+        seconds.set_title(_cores(documents[0]["machine"]))
+        _legend(canvas, iterations)
+
+
+def projections(document: dict[str, Any], path: str | Path) -> None:
+    """Iterations of each projection of a flow, and seconds spent, per solver."""
+    rows = [row for row in document["results"] if row["iterations_mean"] is not None]
+    with figure(path, 2, width=5.0) as (canvas, (by_step, bars)):
+        for number, row in enumerate(rows):
+            counts = row["iterations"]
+            by_step.semilogy(range(1, len(counts) + 1), counts, **_line(row["solver"], number))
+        by_step.set_xlabel("time step")
+        by_step.set_ylabel("iterations of the projection")
+        problem = document["problem"]
+        size = " × ".join(map(str, problem["cells"]))
+        by_step.set_title(f"{problem['scene']}, {size}")
+        stacked_seconds(bars, rows)
+        bars.set_title(_cores(document["machine"]))
+        _legend(canvas, by_step)
+
+
+def stacked_seconds(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Horizontal bars of set-up (pale) and solve seconds."""
+    names = [row["solver"] for row in rows]
+    colours = [colour_of(name, number) for number, name in enumerate(names)]
+    setup, solve = [row["setup_s"] for row in rows], [row["solve_s"] for row in rows]
+    axes.barh(names, setup, color=colours, alpha=0.45, height=0.62)
+    axes.barh(names, solve, left=setup, color=colours, height=0.62)
+    longest = max((a + b for a, b in zip(setup, solve)), default=1)
+    for name, a, b in zip(names, setup, solve):
+        axes.text(a + b + 0.015 * longest, name, f"{a + b:.3g} s", va="center", fontsize=8.5, color=INK)
+    axes.set_xlim(0, 1.16 * longest)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("seconds of all projections: set-up (pale) + solve")
+
+
+def _line(solver: str, number: int) -> dict[str, Any]:
+    ours = solver in ("cnn", "dcd")
+    return {
+        "label": solver,
+        "color": colour_of(solver, number),
+        "linewidth": 2.4 if ours else 1.5,
+        "zorder": 4 if ours else 3,
+        "linestyle": (0, (5, 1.5)) if solver == "mg" else "-",
+    }
+
+
+def _squeeze_long_axis(axes: Axes, ends: list[float]) -> None:
+    """A square-root scale where the longest line would press the others against the left edge."""
+    ends = sorted(end for end in ends if end)
+    if len(ends) > 1 and ends[-1] > 8 * ends[0]:
+        axes.set_xscale("function", functions=(lambda x: abs(x) ** 0.5, lambda x: x**2))
+        axes.set_xlim(left=0)
+        steps = [0, *_round_steps(ends[-1])]
+        axes.set_xticks(steps, [f"{step:g}" for step in steps])
+
+
+def _round_steps(end: float) -> list[float]:
+    """A few round numbers that lie about evenly on a square-root scale up to ``end``."""
+    steps: list[float] = []
+    for part in (0.02, 0.1, 0.3, 0.6, 1.0):
+        value = part * end
+        power = 10.0 ** (len(f"{value:.0f}") - 1) if value >= 1 else 10.0 ** -len(f"{1 / value:.0f}")
+        rounded = round(value / power) * power
+        if rounded > 0 and rounded <= end * 1.02:
+            steps.append(float(f"{rounded:.3g}"))
+    return sorted(set(steps))
+
+
+def _legend(canvas: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        canvas.legend(handles, labels, loc="outside right center", handlelength=1.8)
+
+
+def _title(problem: dict[str, Any], with_size: bool = True) -> str:
+    size = " × ".join(map(str, problem["cells"])) if with_size else f"{problem['dim']}D"
+    return f"{problem['domain']}, {size}, {problem['rhs']} right-hand side"
+
+
+def _cores(machine: dict[str, Any]) -> str:
+    cores = machine["threads"]
+    return f"{cores} core" + ("s" if cores > 1 else "")

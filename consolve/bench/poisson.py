@@ -1,0 +1,153 @@
+"""``consolve bench poisson``: one Poisson system through several solvers, each in processes of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from consolve.bench.launch import WorkerError, run_worker
+from consolve.bench.measure import cpu_model
+from consolve.bench.roster import Solver, stopping_options
+
+Document = dict[str, Any]
+Progress = Callable[[str], None]
+
+EMPTY_ROW: dict[str, Any] = {
+    "iterations": None,
+    "setup_s": None,
+    "solve_s": None,
+    "total_s": None,
+    "relative_residual": None,
+    "reason": "",
+    "matvecs": None,
+    "peak_memory_mb": None,
+    "baseline_memory_mb": None,
+    "system_memory_mb": None,
+    "first_use_s": None,
+}
+
+
+@dataclass(frozen=True)
+class PoissonProblem:
+    """A system by name; ``cells`` is the NumPy shape of the grid, slowest axis first."""
+
+    dim: int
+    cells: tuple[int, ...]
+    domain: str = "box"
+    seed: int = 0
+    rhs: str = "noise"
+    rtol: float = 1e-6
+
+    def as_json(self, unknowns: int | None = None) -> dict[str, Any]:
+        """As the document shows it: ``cells`` is NX, NY[, NZ], as on the command line."""
+        return asdict(self) | {"cells": list(self.cells[::-1]), "unknowns": unknowns}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """On what, how often and within which limits each solver runs.
+
+    Attributes
+    ----------
+    cores
+        Ranks of PETSc's own solvers, threads of those that run on one rank.
+    repeat
+        Set-ups and solves; the fastest counts.
+    timeout, memory_limit_mb
+        Limits of each solver: seconds, and MiB over all ranks.
+    history
+        Keep residual norms for plots.
+    """
+
+    cores: int = 1
+    repeat: int = 1
+    timeout: float | None = None
+    memory_limit_mb: float | None = None
+    history: bool = False
+
+
+def run_poisson(
+    problem: PoissonProblem,
+    solvers: Sequence[Solver],
+    conditions: Conditions,
+    while_waiting: Callable[[], None] = lambda: None,
+    on_start: Progress = lambda name: None,
+    on_result: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> Document:
+    """The document of the benchmark: problem, machine, one result a solver in the order given.
+
+    A solver that fails, runs out of time or memory, or cannot solve this problem has a row with None for
+    every number and why under ``reason``.
+    """
+    task = {"problem": asdict(problem) | {"cells": list(problem.cells)}}
+    results: list[dict[str, Any]] = []
+    versions: dict[str, str] = {}
+    unknowns = None
+    for solver in solvers:
+        on_start(solver.name)
+        row, facts = run_solver(
+            task | {"task": "direct" if solver.direct else "poisson"},
+            solver, problem.dim, problem.rtol, EMPTY_ROW, conditions, while_waiting,
+        )  # fmt: skip
+        versions = facts.get("versions", versions)
+        unknowns = facts.get("unknowns", unknowns)
+        results.append(row)
+        on_result(row)
+    return {
+        "problem": problem.as_json(unknowns),
+        "machine": machine(conditions.cores, versions),
+        "results": results,
+    }
+
+
+def run_solver(
+    task: dict[str, Any],
+    solver: Solver,
+    dim: int,
+    rtol: float,
+    empty_row: dict[str, Any],
+    conditions: Conditions,
+    while_waiting: Callable[[], None],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One row of a document, and facts that belong elsewhere in it (versions, unknowns)."""
+    ranks, threads = (1, conditions.cores) if solver.one_rank else (conditions.cores, 1)
+    options = solver.options(dim, ranks)
+    head = {"solver": solver.name}
+    tail = {
+        "ranks": ranks,
+        "threads": threads,
+        "options": " ".join(f"-{name} {value}".strip() for name, value in options.items()),
+    }
+    try:
+        result = run_worker(
+            task | {
+                "options": stopping_options(rtol) | options,
+                "ranks": ranks,
+                "threads": threads,
+                "repeat": conditions.repeat,
+                "history": conditions.history,
+            },
+            ranks=ranks,
+            threads=threads,
+            timeout=conditions.timeout,
+            memory_limit_mb=conditions.memory_limit_mb,
+            while_waiting=while_waiting,
+        )  # fmt: skip
+    except WorkerError as error:
+        return head | empty_row | {"reason": str(error)} | tail, {}
+    facts = {name: result.pop(name) for name in ("versions", "unknowns")}
+    return head | empty_row | result | tail, facts
+
+
+def machine(cores: int, versions: dict[str, str]) -> dict[str, Any]:
+    """The ``machine`` part of a document; ``ranks`` and ``threads`` are the most that a solver had."""
+    return {"threads": cores, "ranks": cores, "cpu": cpu_model(), "versions": versions}
+
+
+def converged(row: dict[str, Any]) -> bool:
+    """True if the solver reached the tolerance, by its true residual."""
+    return row["relative_residual"] is not None and row["reason"] in CONVERGED
+
+
+CONVERGED = ("CONVERGED_RTOL", "CONVERGED_ATOL", "DIRECT")

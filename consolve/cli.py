@@ -1,0 +1,106 @@
+"""The command line: ``consolve COMMAND``, its exit codes and how errors are shown.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not converged, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+import consolve
+from consolve.commands.bench import bench
+from consolve.commands.demo import demo
+from consolve.commands.flow import flow
+from consolve.commands.solve import solve
+from consolve.commands.train import train
+
+FAILED, WRONG_USAGE, NOT_CONVERGED, INTERRUPTED = 1, 2, 3, 130
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Any command takes --debug, for the traceback of an error.  Options of PETSc go after '--'.",
+)
+@click.version_option(consolve.__version__, prog_name="consolve")
+def cli() -> None:
+    """Learned multilevel preconditioners for structured-grid Poisson systems, inside PETSc."""
+
+
+for command in (demo, solve, flow, bench, train):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the console script: run a command and leave with its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    code = run(words, debug=_take_debug(words))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def run(words: list[str], debug: bool = False) -> int:
+    """Run a command; errors become one line on stderr, unless ``debug``, and an exit code."""
+    try:
+        result = cli.main(words, prog_name="consolve", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            click.echo(f"Try '{context.command_path} --help'.", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _interrupted()
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if _came_from_interrupt(error):
+            return _interrupted()
+        if debug:
+            raise
+        click.echo(f"error: {_one_line(error)}", err=True)
+        return NOT_CONVERGED if type(error).__name__ == "NotConverged" else FAILED
+
+
+def _take_debug(words: list[str]) -> bool:
+    """Remove ``--debug`` from before ``--``; True if it was there."""
+    end = words.index("--") if "--" in words else len(words)
+    found = "--debug" in words[:end]
+    words[:end] = [word for word in words[:end] if word != "--debug"]
+    return found
+
+
+def _interrupted() -> int:
+    click.echo("interrupted", err=True)
+    return INTERRUPTED
+
+
+def _came_from_interrupt(error: BaseException | None) -> bool:
+    """PETSc may wrap the KeyboardInterrupt of a callback into an error of its own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+EXPECTED = (ValueError, OSError, RuntimeError, ImportError, MemoryError)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory; give a smaller problem"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}; see the README for what has to be installed"
+    text = " ".join(str(error).split())
+    if isinstance(error, EXPECTED) and text:
+        return text
+    return f"{type(error).__name__}: {text} (unexpected; --debug shows where)"

@@ -1,0 +1,93 @@
+"""``consolve train``: the networks from scratch."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from consolve.commands.output import print_result, progress
+from consolve.commands.parameters import Positive
+
+
+@click.group()
+def train() -> None:
+    """Train a network.  Needs torch: pip install 'consolve[train]'."""
+
+
+@train.command()
+@click.option("--dim", type=click.Choice(["2", "3"]), required=True, help="Dimension.")
+@click.option(
+    "--out", metavar="FILE.h5", required=True, help="Weights; checkpoint, log and plot go beside it."
+)
+@click.option(
+    "--network",
+    type=click.Choice(["multilevel", "mg"]),
+    default="multilevel",
+    show_default=True,
+    help="mg: the classical twin, trained scalars only.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps.  [default: 1500]")
+@click.option("--batch", type=click.IntRange(min=1), help="Operators in each step.")
+@click.option("--sweeps", type=click.IntRange(min=1), help="Red-black sweeps before and after.")
+@click.option("--hidden", type=click.IntRange(min=1), help="Hidden units of the perceptrons.")
+@click.option("--cells", type=click.IntRange(min=64), help="Mean number of cells of a training grid.")
+@click.option("--rate", type=Positive(), help="Peak learning rate.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint beside --out.")
+def multilevel(
+    dim: str,
+    out: str,
+    network: str,
+    steps: int | None,
+    batch: int | None,
+    sweeps: int | None,
+    hidden: int | None,
+    cells: int | None,
+    rate: float | None,
+    seed: int,
+    device: str,
+    resume: bool,
+) -> None:
+    """The multilevel network, self-supervised: by conjugate gradients on random domains, without solutions.
+
+    Ctrl-C writes a checkpoint; the same command with --resume goes on from it, to the same result.
+    """
+    from consolve.files import check_writable_file
+
+    if not out.endswith(".h5"):
+        raise click.UsageError(f"--out {out!r}: expected a name that ends in .h5")
+    check_writable_file(out)
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise RuntimeError(f"training needs torch ({error}): pip install 'consolve[train]'") from error
+    from consolve.learned.training import Training, TrainingSettings
+
+    given: dict[str, Any] = {
+        "steps": steps, "batch": batch, "sweeps": sweeps, "hidden": hidden, "cells": cells, "rate": rate,
+    }  # fmt: skip
+    settings = TrainingSettings(
+        int(dim), network, seed=seed, **{k: v for k, v in given.items() if v is not None}
+    )
+    command = "consolve " + " ".join(word for word in sys.argv[1:] if word != "--resume")
+    run = Training(settings, out, device, resume, command)
+    last = None
+    with progress() as line:
+        line.start("training")
+
+        def report(state) -> None:  # type: ignore[no-untyped-def]
+            nonlocal last
+            last = state
+            line.show(
+                f"step {state.step}/{state.steps}  {-state.smoothed_loss:.3f} decimals per iteration  "
+                f"{state.seconds:.0f} s"
+            )
+
+        weights = run.run(report)
+    print_result(
+        f"{out}: {weights.parameters} parameters, weights {weights.digest}",
+        f"validation: {-run.best:.3f} decimals per iteration after {run.step} steps, {run.seconds:.0f} s",
+    )

@@ -1,0 +1,80 @@
+"""Files that are whole or absent, and output places that are checked before the work starts."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends without an exception.
+
+    The temporary name ends like ``path``, so that writers which choose a format by suffix do so rightly.
+    On any exception, Ctrl-C included, it is removed and ``path`` is left as it was.
+    """
+    target = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o666 & ~_umask())
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def check_writable_file(path: str | os.PathLike[str]) -> Path:
+    """``path``, if a file can be made or replaced there.
+
+    Raises
+    ------
+    OSError
+        If it is a directory, or its directory is missing or not writable.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a directory, a file name is expected")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"cannot write {target}: there is no directory {target.parent}; make it first"
+        )
+    _try_writing(target.parent)
+    return target
+
+
+def check_writable_directory(path: str | os.PathLike[str]) -> Path:
+    """``path`` as a directory that exists (it is made if need be) and takes files.
+
+    Raises
+    ------
+    OSError
+        If it is a file, or cannot be made or written to.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(f"{target} is a file, a directory for output is expected")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"cannot make the output directory {target}: {error.strerror}") from error
+    _try_writing(target)
+    return target
+
+
+def _try_writing(directory: Path) -> None:
+    try:
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise type(error)(f"cannot write into {directory}: {error.strerror}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
