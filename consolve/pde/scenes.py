@@ -31,7 +31,7 @@ class Source:
     radius: float
     density: float = 1.0
     temperature: float = 1.0
-    flicker: float = 0.3
+    flicker: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _width(shape: tuple[int, ...]) -> float:
 
 
 def _source(shape: tuple[int, ...]) -> Source:
-    return Source(_place(shape, 0.03), 0.11 * _width(shape))
+    return Source(_place(shape, 0.0), 0.10 * _width(shape))
 
 
 def _plume(name: str, shape: tuple[int, ...], seed: int) -> Scene:
