@@ -144,12 +144,12 @@ def _bevel(cover: NDArray, pixels: int) -> NDArray:
 
 def _render_volume(flow: Flow, pixels: int) -> NDArray:
     solid = flow.solid
-    fields = [_filled(f, solid).astype(np.float32) for f in (flow.density, flow.temperature)]
-    body = ndimage.gaussian_filter(solid.astype(np.float32), 0.9)
+    density, temperature = (_filled(f, solid).astype(np.float32) for f in (flow.density, flow.temperature))
+    body = ndimage.gaussian_filter(solid.astype(np.float32), 1.4)
     palette = _smoke_colour(np.linspace(0, 1, 256))
     camera = Camera.facing(flow.scene.shape, pixels)
-    colour, opacity = march(*fields, body, palette, _BODY, camera)
+    colour, opacity = march(density, temperature, body, palette, _BODY, camera)
     background = _background(*opacity.shape)
     edges = camera.box_edges(flow.scene.shape)[..., None]
-    background = background + edges * (0.35 - background) * 0.5
+    background = background + edges * (0.35 - background) * 0.3
     return colour + (1 - opacity)[..., None] * background

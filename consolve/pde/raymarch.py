@@ -40,7 +40,7 @@ class Camera:
 
     @classmethod
     def facing(
-        cls, shape: tuple[int, ...], pixels: int, azimuth: float = 0.55, elevation: float = 0.28
+        cls, shape: tuple[int, ...], pixels: int, azimuth: float = -0.95, elevation: float = 0.22
     ) -> Camera:
         """A camera turned by ``azimuth`` about the upward axis, ``elevation`` above the horizon (radians).
 
@@ -84,7 +84,7 @@ def march(
     palette: NDArray,
     body_colour: NDArray,
     camera: Camera,
-    extinction: float = 14.0,
+    extinction: float = 30.0,
 ) -> tuple[NDArray, NDArray]:
     """Colour (height, width, 3), weighted by opacity, and opacity (height, width).
 
@@ -105,7 +105,7 @@ def march(
     """
     per_cell = extinction / density.shape[0]
     light = np.empty_like(density)
-    _light_from_above(density, body, np.float32(0.55 * per_cell), light)
+    _light_from_above(density, body, np.float32(0.22 * per_cell), light)
     colour = np.zeros((camera.height, camera.width, 3))
     opacity = np.zeros((camera.height, camera.width))
     _march(
@@ -186,7 +186,7 @@ def _march(
                 z = origin[2] + a * up[2] + b * right[2] + at * forward[2]
                 solid = _at(body, x, y, z)
                 if solid > 0.5:
-                    shade = _surface_light(body, x, y, z, forward) * (0.35 + 0.65 * _at(light, x, y, z))
+                    shade = _surface_light(body, x, y, z, forward) * (0.45 + 0.55 * _at(light, x, y, z))
                     for c in range(3):
                         colour[row, column, c] += through * body_colour[c] * shade
                     through = 0.0
@@ -195,7 +195,7 @@ def _march(
                 if smoke > 1e-3:
                     part = through * (1 - np.exp(-per_cell * step * smoke))
                     hot = min(max(_at(temperature, x, y, z), 0.0), 1.0)
-                    shade = 0.28 + 0.62 * _at(light, x, y, z) + 0.35 * hot
+                    shade = 0.30 + 0.75 * _at(light, x, y, z) + 0.45 * hot
                     entry = int(hot * 255)
                     for c in range(3):
                         colour[row, column, c] += part * palette[entry, c] * shade

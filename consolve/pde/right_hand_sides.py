@@ -76,8 +76,9 @@ def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator, modes: int =
 def _point(operator: GridOperator, rng: np.random.Generator) -> NDArray[np.float64]:
     b = np.zeros(operator.shape)
     count = min(4, operator.unknowns)
-    chosen = rng.choice(operator.unknowns, count, replace=False) if count else []
-    b.flat[operator.cells[chosen]] = [1.0, -1.0, 1.0, -1.0][:count]
+    if count:
+        chosen = rng.choice(operator.unknowns, count, replace=False)
+        b.flat[operator.cells[chosen]] = [1.0, -1.0, 1.0, -1.0][:count]
     return b
 
 

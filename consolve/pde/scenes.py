@@ -137,7 +137,7 @@ def _width(shape: tuple[int, ...]) -> float:
 
 
 def _source(shape: tuple[int, ...]) -> Source:
-    return Source(_place(shape, 0.0), 0.10 * _width(shape))
+    return Source(_place(shape, 0.0), (0.10 if len(shape) == 2 else 0.14) * _width(shape))
 
 
 def _plume(name: str, shape: tuple[int, ...], seed: int) -> Scene:
@@ -148,7 +148,7 @@ def _plume(name: str, shape: tuple[int, ...], seed: int) -> Scene:
     for height, second, third, radius in places:
         shift = rng.uniform(-0.015, 0.015, 3)
         centre = _place(shape, height + shift[0], second + shift[1], third + shift[2])
-        bodies.append(Sphere(centre, radius * width))
+        bodies.append(Sphere(centre, radius * width * (1.0 if len(shape) == 2 else 1.35)))
     return Scene(
         name,
         shape,
@@ -168,7 +168,7 @@ def _plume_moving_body(name: str, shape: tuple[int, ...], seed: int) -> Scene:
         _place(shape, 0.42),
         length=0.42 * width,
         thickness=0.06 * width,
-        width=0.3 * width,
+        width=0.4 * width,
         angle=float(rng.uniform(0, np.pi)),
         rate=2.5,
     )
