@@ -14,7 +14,9 @@ from consolve.solvers.errors import (
 )
 from consolve.solvers.grid_map import attach_grid
 from consolve.solvers.ksp_dcd import KSPDCD
+from consolve.solvers.matrices import assemble_matrix
 from consolve.solvers.pc_cnn import PCCNN
+from consolve.solvers.poisson import PressureSolver, SolveRecord, SystemSolution, solve_system
 from consolve.solvers.register import register
 
 __all__ = [
@@ -24,9 +26,14 @@ __all__ = [
     "MatrixError",
     "NotConverged",
     "OptionError",
+    "PressureSolver",
+    "SolveRecord",
     "SystemFileError",
+    "SystemSolution",
+    "assemble_matrix",
     "attach_grid",
     "register",
+    "solve_system",
 ]
 
 register()

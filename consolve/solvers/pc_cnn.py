@@ -113,7 +113,8 @@ class PCCNN:
         operator, grid = stencil.operator, stencil.grid
         if operator.unknowns == 0:
             self._network = None
-        elif self._network and self._network_name == self.model and grid.same_as(self._map):
+        elif self._network and self._network_name == self.model and grid.shape == self._map.shape:
+            self._network.cells = grid.cells
             self._network.update(operator)
         else:
             self._network = None  # its memory is free before the next is built

@@ -91,6 +91,13 @@ def support_only_true_residual(ksp: PETSc.KSP) -> None:
             call("KSPSetSupportedNorm", handle(ksp), int(kind), int(where), priority)
 
 
+def is_option_used(name: str) -> bool:
+    """True if PETSc has asked its database for the option ``name`` (with prefix, without dash)."""
+    used = ctypes.c_int(0)
+    call("PetscOptionsUsed", None, name.encode(), ctypes.byref(used))
+    return bool(used.value & 0xFF)
+
+
 def options_of(petsc_object: PETSc.Object) -> PETSc.Options:
     """The options database under the prefix of ``petsc_object``; what is read counts as used."""
     return PETSc.Options(petsc_object.getOptionsPrefix())
