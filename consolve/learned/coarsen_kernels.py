@@ -21,8 +21,11 @@ def _squash(t):
 
 
 @njit(parallel=True, **OPTIONS)
-def block_sums(f0, f1, f2, dirichlet, theta, links, drain, coarse_dirichlet):
-    """Sums over each block of 2 cells an axis: of the faces inside it by axis (links), of dirichlet and of theta."""
+def block_sums(f0, f1, f2, dirichlet, theta, irregular, links, drain, coarse_dirichlet, coarse_irregular):
+    """Sums over each block of 2 cells an axis: of the faces inside it by axis (links), of dirichlet and of theta.
+
+    ``coarse_irregular`` marks the blocks that hold an irregular cell.
+    """
     n0, n1, n2 = dirichlet.shape
     c0, c1, c2 = drain.shape
     k0, k1, k2 = (2 if n0 > 1 else 1), (2 if n1 > 1 else 1), (2 if n2 > 1 else 1)
@@ -32,10 +35,13 @@ def block_sums(f0, f1, f2, dirichlet, theta, links, drain, coarse_dirichlet):
         link[:] = 0
         drained[:] = 0
         fixed[:] = 0
+        mark = coarse_irregular[ci, cj]
+        mark[:] = False
         for i in range(ci * k0, min(n0, ci * k0 + k0)):
             for j in range(cj * k1, min(n1, cj * k1 + k1)):
                 for ck in range(c2):
                     for k in range(ck * k2, min(n2, ck * k2 + k2)):
+                        mark[ck] |= irregular[i, j, k]
                         drained[ck] += dirichlet[i, j, k]
                         fixed[ck] += theta[i, j, k]
                         if i % 2 == 0 and n0 > 1:
@@ -54,10 +60,11 @@ def _at(f, i, j, k):
 
 
 @njit(parallel=True, **OPTIONS)
-def coarse_faces(f, links, drain, axis, ndim, blocks, gamma, net, coarse, threads):
+def coarse_faces(f, links, drain, irregular, axis, ndim, blocks, gamma, net, coarse, threads):
     """Coefficients of the coarse faces along one axis.
 
-    ``f`` are the fine faces of that axis; ``blocks`` is int (3,): cells of a block along each axis (1 or 2).
+    ``f`` are the fine faces of that axis; ``irregular`` marks the blocks that hold an irregular cell; ``blocks`` is
+    int (3,): cells of a block along each axis (1 or 2).
     """
     n0, n1, n2 = f.shape
     c0, c1, c2 = coarse.shape
@@ -81,6 +88,9 @@ def coarse_faces(f, links, drain, axis, ndim, blocks, gamma, net, coarse, thread
                 nk = ck + e2
                 coarse[ci, cj, ck] = 0
                 if ni >= c0 or nj >= c1 or nk >= c2:
+                    continue
+                if hidden > 0 and not irregular[ci, cj, ck] and not irregular[ni, nj, nk]:
+                    coarse[ci, cj, ck] = gamma * columns * f[ci * k0 + e0, cj * k1 + e1, ck * k2 + e2]
                     continue
                 total, largest, series = _ZERO, _ZERO, _ZERO
                 for i in range(ci * k0 + e0, min(n0, ci * k0 + k0)):

@@ -136,6 +136,7 @@ class MultilevelPreconditioner:
         layout, weights = self._layout, self.weights
         shape = fixed.shape
         inverse, share, theta = (np.empty(shape, np.float32) for _ in range(3))
+        irregular = np.ones(shape, np.bool_)
         setup_kernels.inverse_diagonal(*faces, fixed, inverse, share)
         names = ("smoother", "diagonal", "own", "prolongation0", "prolongation1", "prolongation2")
         names += ("face0", "face1", "face2")
@@ -145,19 +146,21 @@ class MultilevelPreconditioner:
         store_faces = layout.table[level, 5] == 0
         setup_kernels.level_kernels(
             *faces, fixed, inverse, share, ndim, scalars, nets["cell"], nets["prolongation"], theta,
-            *arrays, store_faces, threads,
+            irregular, *arrays, store_faces, threads,
         )  # fmt: skip
         coarse_shape = layout.shapes[level + 1]
         blocks = np.array([2 if n > 1 else 1 for n in shape])
         links, drain = np.empty((3, *coarse_shape), np.float32), np.empty(coarse_shape, np.float32)
         coarse_fixed = np.empty(coarse_shape, np.float32)
-        coarsen_kernels.block_sums(*faces, fixed, theta, links, drain, coarse_fixed)
+        marked = np.empty(coarse_shape, np.bool_)
+        coarsen_kernels.block_sums(*faces, fixed, theta, irregular, links, drain, coarse_fixed, marked)
         coarse = [np.zeros(coarse_shape, np.float32) for _ in range(3)]
         for axis in range(3):
             if shape[axis] > 1:
                 coarsen_kernels.coarse_faces(
-                    faces[axis], links, drain, axis, ndim, blocks, scalars[0], nets["face"], coarse[axis], threads
-                )
+                    faces[axis], links, drain, marked, axis, ndim, blocks, scalars[0], nets["face"], coarse[axis],
+                    threads,
+                )  # fmt: skip
         return coarse, coarse_fixed
 
     def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:

@@ -5,6 +5,7 @@ the colour-split arrays described in cycle_kernels.  The formulas are those of t
 A perceptron is run only where its features do not all vanish: on the regular interior of a domain its correction is 0.
 
 ``net`` arguments are tuples (w1, e, w2, b2, v) of one level class, e of shape (hidden,); hidden = 0 switches it off.
+Irregular cells are collected over rows and given to a perceptron some hundred at a time, so that its loops vectorise.
 """
 
 import numpy as np
@@ -14,6 +15,8 @@ from consolve.learned.cycle_kernels import OPTIONS
 from consolve.learned.weights import OMEGA_RANGE, RANGE
 
 _REGULAR = np.float32(2e-6)
+_MOST_DROPPED = np.float32(0.9)
+_BATCH = 512
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
 
@@ -183,130 +186,143 @@ def _neighbourhood(f0, f1, f2, inverse, fixed, i, j, face, stiff, near):
 
 
 @njit(**OPTIONS)
-def _cell_features(face, stiff, near, n2, ndim, phi, index):
-    """Features of the cells of a row at which they do not all vanish; returns how many, their k in ``index``."""
-    count = 0
-    for k in range(1, n2 + 1):
-        inverse = stiff[6, k]
-        if inverse == 0:
-            continue
-        squares, stiffness, drained = _ZERO, _ZERO, _ZERO
-        for q in range(6):
-            squares += face[q, k] * face[q, k]
-            stiffness += face[q, k] * stiff[q, k]
-            drained += face[q, k] * near[q, k]
-        squares = 2 * ndim * squares * inverse * inverse - _ONE
-        stiffness -= _ONE
-        drained *= inverse
-        share = near[6, k]
-        if max(abs(share), abs(squares), abs(stiffness), abs(drained)) > _REGULAR:
-            phi[0, count], phi[1, count], phi[2, count], phi[3, count] = share, squares, stiffness, drained
-            index[count] = k - 1
-            count += 1
-    return count
+def _irregular(face, stiff, near, n2, ndim, score):
+    """score = largest deviation of each cell of a row from a cell whose 2 ndim faces and neighbours are alike.
+
+    Where it vanishes all features of the cell do.  Plain loops over the row, so that they vectorise.
+    """
+    d2 = np.float32(2 * ndim)
+    inverse, share = stiff[6][1:], near[6][1:]
+    for k in range(n2):
+        score[k] = share[k]
+    for q in range(6 - 2 * ndim, 6):
+        f, s, m = face[q][1:], stiff[q][1:], near[q][1:]
+        for k in range(n2):
+            a = abs(d2 * f[k] * inverse[k] - _ONE)
+            b = abs(d2 * f[k] * s[k] - _ONE)
+            score[k] = max(max(score[k], m[k]), max(a, b))
 
 
 @njit(**OPTIONS)
-def _prolongation_features(face, stiff, near, axis, at, n2, ndim, phi, index):
-    """Features of the outward coupling along an axis; ``at`` is the row's index along it (for the last axis, -1)."""
-    count = 0
-    for k in range(1, n2 + 1):
-        inverse = stiff[6, k]
-        position = k - 1 if at < 0 else at
-        out = 2 * axis + position % 2
-        back = 2 * axis + 1 - position % 2
-        outward, inward = face[out, k], face[back, k]
-        if outward == 0 or inverse == 0:
-            continue
-        d2 = np.float32(2 * ndim)
-        a = d2 * outward * inverse - _ONE
-        b = d2 * inward * inverse - _ONE
-        c = near[6, k]
-        d = d2 * outward * stiff[out, k] - _ONE
-        e = d2 * inward * stiff[back, k] - _ONE
-        f = near[out, k]
-        g = near[back, k] if inward > 0 else _ZERO
-        if max(max(abs(a), abs(b)), max(abs(c), abs(d)), max(abs(e), abs(f)), abs(g)) > _REGULAR:
-            phi[0, count], phi[1, count], phi[2, count], phi[3, count] = a, b, c, d
-            phi[4, count], phi[5, count], phi[6, count] = e, f, g
-            index[count] = k - 1
-            count += 1
-    return count
+def _cell_features(face, stiff, near, k, ndim, phi, at):
+    """Dirichlet share; unevenness of the faces; stiffness and Dirichlet share of the neighbours, of one cell."""
+    inverse = stiff[6, k]
+    squares, stiffness, drained = _ZERO, _ZERO, _ZERO
+    for q in range(6):
+        squares += face[q, k] * face[q, k]
+        stiffness += face[q, k] * stiff[q, k]
+        drained += face[q, k] * near[q, k]
+    phi[0, at] = near[6, k]
+    phi[1, at] = 2 * ndim * squares * inverse * inverse - _ONE
+    phi[2, at] = stiffness - _ONE
+    phi[3, at] = drained * inverse
+
+
+@njit(**OPTIONS)
+def _prolongation_features(face, stiff, near, k, out, back, ndim, phi, at):
+    """Outward and inward coupling along one axis, Dirichlet shares, and both neighbours' stiffness, of one cell."""
+    d2, inverse = np.float32(2 * ndim), stiff[6, k]
+    outward, inward = face[out, k], face[back, k]
+    phi[0, at] = d2 * outward * inverse - _ONE
+    phi[1, at] = d2 * inward * inverse - _ONE
+    phi[2, at] = near[6, k]
+    phi[3, at] = d2 * outward * stiff[out, k] - _ONE
+    phi[4, at] = d2 * inward * stiff[back, k] - _ONE
+    phi[5, at] = near[out, k]
+    phi[6, at] = near[back, k] if inward > 0 else _ZERO
+
+
+@njit(**OPTIONS)
+def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, smoother, own, theta):
+    """Apply the cell perceptron to ``count`` collected cells: smoother, own weight, theta."""
+    _perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], units, top, answer)
+    for q in range(count):
+        at = place[0, q]
+        smoother[at] *= np.exp(np.float32(OMEGA_RANGE) * (answer[0, q] - base[0]))
+        plain = dropped * phi[0, q]
+        loss = plain * np.exp(np.float32(RANGE) * (answer[1, q] - base[1]))
+        own[at] += min(plain, _MOST_DROPPED) - min(loss, _MOST_DROPPED)
+        theta[place[1, q]] *= np.exp(np.float32(RANGE) * (answer[2, q] - base[2]))
+
+
+@njit(**OPTIONS)
+def _correct_weights(phi, place, count, net, base, units, top, answer, linear, own, p0, p1, p2):
+    """Apply the prolongation perceptron to ``count`` collected couplings: weight of the axis, own weight."""
+    _perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], units, top, answer)
+    for q in range(count):
+        at, axis = place[0, q], place[1, q]
+        weight = linear * np.exp(np.float32(RANGE) * (answer[0, q] - base[0]))
+        own[at] += linear - weight
+        if axis == 0:
+            p0[at] = weight
+        elif axis == 1:
+            p1[at] = weight
+        else:
+            p2[at] = weight
 
 
 @njit(parallel=True, **OPTIONS)
 def level_kernels(
-    f0, f1, f2, dirichlet, inverse, fixed, ndim, scalars, cell_net, prolongation_net, theta,
+    f0, f1, f2, dirichlet, inverse, fixed, ndim, scalars, cell_net, prolongation_net, theta, irregular,
     smoother, diagonal, own, p0, p1, p2, s0, s1, s2, store_faces, threads,
 ):  # fmt: skip
-    """Fill the colour-split arrays of a level, and theta * dirichlet in natural order.
+    """Fill the colour-split arrays of a level, theta * dirichlet in natural order, and the cells that are irregular.
 
     ``scalars`` is (gamma, theta, linear, drop) of the level class; s0, s1, s2 take the faces if ``store_faces``.
     """
     n0, n1, n2 = dirichlet.shape
     hidden = cell_net[0].shape[0]
     pad = 1 if n0 > 1 else 0
+    width = smoother.shape[2]
+    rows = smoother.shape[1]
     linear, dropped = scalars[2], scalars[3] * 2 * ndim
+    smoother_flat, own_flat, theta_flat = smoother.reshape(-1), own.reshape(-1), theta.reshape(-1)
+    p0_flat, p1_flat, p2_flat = p0.reshape(-1), p1.reshape(-1), p2.reshape(-1)
+    long0, long1, long2 = n0 > 1, n1 > 1, n2 > 1
     for thread in prange(threads):
         face = np.zeros((6, n2 + 2), np.float32)
         stiff, near = np.zeros((7, n2 + 2), np.float32), np.zeros((7, n2 + 2), np.float32)
-        phi, index = np.empty((7, n2), np.float32), np.empty(n2, np.int64)
-        units, top = np.empty((max(hidden, 1), n2), np.float32), np.empty(n2, np.float32)
-        answer = np.empty((3, n2), np.float32)
-        omega, loss, weight = np.empty(n2, np.float32), np.empty(n2, np.float32), np.empty((3, n2), np.float32)
-        cell_base, prolongation_base = np.zeros(3, np.float32), np.zeros(1, np.float32)
+        score, weight = np.empty(n2, np.float32), np.zeros((3, n2), np.float32)
+        units, top = np.empty((max(hidden, 1), _BATCH + 3), np.float32), np.empty(_BATCH + 3, np.float32)
+        answer = np.empty((3, _BATCH + 3), np.float32)
+        phi_cell, place_cell = np.empty((4, _BATCH), np.float32), np.empty((2, _BATCH), np.int64)
+        phi_axis, place_axis = np.empty((7, _BATCH + 3), np.float32), np.empty((2, _BATCH + 3), np.int64)
+        cells, couplings = 0, 0
+        cell_base, axis_base = np.zeros(3, np.float32), np.zeros(1, np.float32)
         if hidden > 0:
             cell_base = _base(cell_net[0], cell_net[1], cell_net[2], cell_net[3], cell_net[4])
-            prolongation_base = _base(
+            axis_base = _base(
                 prolongation_net[0], prolongation_net[1], prolongation_net[2], prolongation_net[3], prolongation_net[4]
             )
         for line in range(n0 * n1 * thread // threads, n0 * n1 * (thread + 1) // threads):
             i, j = line // n1, line % n1
             _neighbourhood(f0, f1, f2, inverse, fixed, i, j, face, stiff, near)
+            fixed_row, theta_row = dirichlet[i, j], theta[i, j]
             for k in range(n2):
-                omega[k], loss[k] = _ONE, _ONE
-                theta[i, j, k] = scalars[1] * dirichlet[i, j, k]
-            if hidden > 0:
-                count = _cell_features(face, stiff, near, n2, ndim, phi, index)
-                if count > 0:
-                    _perceptron(phi, count, cell_net[0], cell_net[1], cell_net[2], cell_net[3], cell_net[4], units,
-                                top, answer)  # fmt: skip
-                for q in range(count):
-                    k = index[q]
-                    omega[k] = np.exp(np.float32(OMEGA_RANGE) * (answer[0, q] - cell_base[0]))
-                    loss[k] = np.exp(np.float32(RANGE) * (answer[1, q] - cell_base[1]))
-                    theta[i, j, k] *= np.exp(np.float32(RANGE) * (answer[2, q] - cell_base[2]))
-            for axis in range(3):
-                n = n0 if axis == 0 else n1 if axis == 1 else n2
-                at = i if axis == 0 else j if axis == 1 else -1
-                row = weight[axis]
-                if n == 1:
-                    row[:] = 0
-                    continue
+                theta_row[k] = scalars[1] * fixed_row[k]
+            if long0:
+                outward = face[i % 2][1:]
                 for k in range(n2):
-                    outward = face[2 * axis + (k if at < 0 else at) % 2, k + 1]
-                    row[k] = linear if outward > 0 else _ZERO
-                if hidden > 0:
-                    count = _prolongation_features(face, stiff, near, axis, at, n2, ndim, phi, index)
-                    if count > 0:
-                        _perceptron(phi, count, prolongation_net[0], prolongation_net[1], prolongation_net[2],
-                                    prolongation_net[3], prolongation_net[4], units, top, answer)  # fmt: skip
-                    for q in range(count):
-                        row[index[q]] *= np.exp(np.float32(RANGE) * (answer[0, q] - prolongation_base[0]))
+                    weight[0, k] = linear if outward[k] > 0 else _ZERO
+            if long1:
+                outward = face[2 + j % 2][1:]
+                for k in range(n2):
+                    weight[1, k] = linear if outward[k] > 0 else _ZERO
+            if long2:
+                for k in range(n2):
+                    weight[2, k] = linear if face[4 + k % 2, k + 1] > 0 else _ZERO
             r = (i + pad) * (n1 + 2) + j + 1
             for k in range(n2):
                 c, h = (i + j + k) % 2, k // 2 + 1
                 inv = stiff[6, k + 1]
-                smoother[c, r, h] = omega[k] * inv
-                d = dirichlet[i, j, k]
-                for q in range(6):
-                    d += face[q, k + 1]
-                diagonal[c, r, h] = d
-                keep = _ONE - min(dropped * near[6, k + 1] * loss[k], np.float32(0.9)) if inv > 0 else _ZERO
+                smoother[c, r, h] = inv
+                d = fixed_row[k] + face[0, k + 1] + face[1, k + 1] + face[2, k + 1]
+                diagonal[c, r, h] = d + face[3, k + 1] + face[4, k + 1] + face[5, k + 1]
+                keep = _ONE - min(dropped * near[6, k + 1], _MOST_DROPPED) if inv > 0 else _ZERO
                 own[c, r, h] = keep - weight[0, k] - weight[1, k] - weight[2, k]
                 p1[c, r, h] = weight[1, k]
                 p2[c, r, h] = weight[2, k]
-            if n0 > 1:
+            if long0:
                 for k in range(n2):
                     p0[(i + j + k) % 2, r, k // 2 + 1] = weight[0, k]
             if store_faces:
@@ -314,6 +330,38 @@ def level_kernels(
                     c, h = (i + j + k) % 2, k // 2 + 1
                     s1[c, r, h] = face[3, k + 1]
                     s2[c, r, h] = face[5, k + 1]
-                if n0 > 1:
+                if long0:
                     for k in range(n2):
                         s0[(i + j + k) % 2, r, k // 2 + 1] = face[1, k + 1]
+            if hidden == 0:
+                continue
+            _irregular(face, stiff, near, n2, ndim, score)
+            mark = irregular[i, j]
+            for k in range(n2):
+                mark[k] = score[k] > _REGULAR
+            for k in range(n2):
+                if score[k] <= _REGULAR or stiff[6, k + 1] == 0:
+                    continue
+                at = ((i + j + k) % 2 * rows + r) * width + k // 2 + 1
+                _cell_features(face, stiff, near, k + 1, ndim, phi_cell, cells)
+                place_cell[0, cells], place_cell[1, cells] = at, line * n2 + k
+                cells += 1
+                for axis in range(3):
+                    odd = (i if axis == 0 else j if axis == 1 else k) % 2
+                    out, back = 2 * axis + odd, 2 * axis + 1 - odd
+                    if weight[axis, k] > 0:
+                        _prolongation_features(face, stiff, near, k + 1, out, back, ndim, phi_axis, couplings)
+                        place_axis[0, couplings], place_axis[1, couplings] = at, axis
+                        couplings += 1
+                if cells == _BATCH:
+                    _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer, dropped,
+                                   smoother_flat, own_flat, theta_flat)  # fmt: skip
+                    cells = 0
+                if couplings >= _BATCH:
+                    _correct_weights(phi_axis, place_axis, couplings, prolongation_net, axis_base, units, top, answer,
+                                     linear, own_flat, p0_flat, p1_flat, p2_flat)  # fmt: skip
+                    couplings = 0
+        _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer, dropped,
+                       smoother_flat, own_flat, theta_flat)  # fmt: skip
+        _correct_weights(phi_axis, place_axis, couplings, prolongation_net, axis_base, units, top, answer,
+                         linear, own_flat, p0_flat, p1_flat, p2_flat)  # fmt: skip
