@@ -93,7 +93,8 @@ def march(
     density, temperature
         float32 on cells.
     body
-        float32 on cells: solid part, smoothed; its level 1/2 is the surface.
+        float32 on cells, or on a grid finer by a whole factor: solid part, smoothed; its level 1/2 is the
+        surface.
     palette
         (256, 3): colour of smoke at temperatures 0 to 1.
     body_colour
@@ -104,13 +105,17 @@ def march(
         Absorption per unit of density over the height of the box.
     """
     per_cell = extinction / density.shape[0]
+    finer = body.shape[0] // density.shape[0]
+    if body.shape != tuple(n * finer for n in density.shape):
+        raise ValueError(f"body has shape {body.shape}, not a multiple of {density.shape}")
+    blocks = body.reshape([m for n in density.shape for m in (n, finer)])
     light = np.empty_like(density)
-    _light_from_above(density, body, np.float32(0.22 * per_cell), light)
+    _light_from_above(density, blocks.mean((1, 3, 5)), np.float32(0.22 * per_cell), light)
     colour = np.zeros((camera.height, camera.width, 3))
     opacity = np.zeros((camera.height, camera.width))
     _march(
         density, temperature, body, light, palette, body_colour, camera.origin, camera.forward, camera.up,
-        camera.right, camera.scale, per_cell, colour, opacity,
+        camera.right, camera.scale, per_cell, float(finer), colour, opacity,
     )  # fmt: skip
     return colour, opacity
 
@@ -148,9 +153,10 @@ def _at(field, x, y, z):
 @njit(**_OPTIONS)
 def _surface_light(body, x, y, z, forward):
     """Brightness of a body's surface: light from above left, a bright rim, a little from everywhere."""
-    g0 = _at(body, x - 1, y, z) - _at(body, x + 1, y, z)
-    g1 = _at(body, x, y - 1, z) - _at(body, x, y + 1, z)
-    g2 = _at(body, x, y, z - 1) - _at(body, x, y, z + 1)
+    d = 2.0  # wider than the steps of the raster, so that slanted faces look smooth
+    g0 = _at(body, x - d, y, z) - _at(body, x + d, y, z)
+    g1 = _at(body, x, y - d, z) - _at(body, x, y + d, z)
+    g2 = _at(body, x, y, z - d) - _at(body, x, y, z + d)
     size = np.sqrt(g0 * g0 + g1 * g1 + g2 * g2) + 1e-6
     lit = max(0.0, (0.78 * g0 - 0.55 * g1 - 0.30 * g2) / size)
     facing = abs(g0 * forward[0] + g1 * forward[1] + g2 * forward[2]) / size
@@ -160,12 +166,12 @@ def _surface_light(body, x, y, z, forward):
 @njit(parallel=True, **_OPTIONS)
 def _march(
     density, temperature, body, light, palette, body_colour, origin, forward, up, right, scale, per_cell,
-    colour, opacity,
+    finer, colour, opacity,
 ):  # fmt: skip
     height, width = opacity.shape
     size = np.array(density.shape)
     length = np.sqrt((size**2).sum())
-    step = 0.6
+    step = 0.4
     for row in prange(height):
         for column in range(width):
             a, b = (height / 2 - row - 0.5) * scale, (column + 0.5 - width / 2) * scale
@@ -184,9 +190,10 @@ def _march(
                 x = origin[0] + a * up[0] + b * right[0] + at * forward[0]
                 y = origin[1] + a * up[1] + b * right[1] + at * forward[1]
                 z = origin[2] + a * up[2] + b * right[2] + at * forward[2]
-                solid = _at(body, x, y, z)
+                solid = _at(body, finer * x, finer * y, finer * z)
                 if solid > 0.5:
-                    shade = _surface_light(body, x, y, z, forward) * (0.45 + 0.55 * _at(light, x, y, z))
+                    shade = _surface_light(body, finer * x, finer * y, finer * z, forward)
+                    shade *= 0.45 + 0.55 * _at(light, x, y, z)
                     for c in range(3):
                         colour[row, column, c] += through * body_colour[c] * shade
                     through = 0.0

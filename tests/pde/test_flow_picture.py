@@ -98,3 +98,15 @@ def test_bad_arguments_are_refused(tmp_path):
         render(still((8, 8)), 3)
     with pytest.raises(ValueError, match="at least one frame"):
         save_animation([], tmp_path / "a.gif")
+
+
+def test_a_thin_body_shows_on_a_coarse_grid():
+    thin = Sphere((0.5, 0.5, 0.5), 0.06)
+    with_body, without = (render(still((9, 9, 9), b), 80).astype(int) for b in ((thin,), ()))
+    assert np.abs(with_body - without).max() > 60
+
+
+def test_the_raster_of_bodies_must_fit_the_smoke():
+    camera, smoke = Camera.facing((4, 4, 4), 20), np.zeros((4, 4, 4), np.float32)
+    with pytest.raises(ValueError, match="not a multiple"):
+        march(smoke, smoke, np.zeros((8, 8, 9), np.float32), np.ones((256, 3)), np.ones(3), camera)
