@@ -132,6 +132,6 @@ def coarse_faces(f, links, drain, irregular, axis, ndim, blocks, gamma, net, coa
                     index[count] = ck
                     count += 1
             if count > 0:
-                _perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], units, top, answer)
+                _perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
                 for m in range(count):
-                    coarse[ci, cj, index[m]] *= np.exp(np.float32(RANGE) * (answer[0, m] - base[0]))
+                    coarse[ci, cj, index[m]] *= np.exp(np.float32(RANGE) * answer[0, m])

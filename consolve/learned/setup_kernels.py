@@ -21,8 +21,8 @@ _ONE, _ZERO = np.float32(1), np.float32(0)
 
 
 @njit(**OPTIONS)
-def _perceptron(phi, count, w1, e, w2, b2, v, hidden, top, out):
-    """out[:, q] = tanh(V h(phi_q)) for q < count; inner loops run over the samples."""
+def _perceptron(phi, count, w1, e, w2, b2, v, base, hidden, top, out):
+    """out[:, q] = tanh(V h(phi_q) - base) for q < count; inner loops run over the samples."""
     for a in range(w1.shape[0]):
         ha = hidden[a]
         for q in range(count):
@@ -35,7 +35,7 @@ def _perceptron(phi, count, w1, e, w2, b2, v, hidden, top, out):
             ha[q] = max(ha[q], _ZERO)
     for o in range(v.shape[0]):
         for q in range(count):
-            out[o, q] = 0
+            out[o, q] = -base[o]
     for a in range(w2.shape[0]):
         for q in range(count):
             top[q] = b2[a]
@@ -56,11 +56,15 @@ def _perceptron(phi, count, w1, e, w2, b2, v, hidden, top, out):
 
 @njit(**OPTIONS)
 def _base(w1, e, w2, b2, v):
-    """tanh(V h(0))."""
-    phi, hidden = np.zeros((w1.shape[1], 1), np.float32), np.empty((w1.shape[0], 1), np.float32)
-    out = np.zeros((v.shape[0], 1), np.float32)
-    _perceptron(phi, 1, w1, e, w2, b2, v, hidden, np.empty(1, np.float32), out)
-    return out[:, 0].copy()
+    """V h(0)."""
+    out = np.zeros(v.shape[0], np.float32)
+    for a in range(w2.shape[0]):
+        top = b2[a]
+        for c in range(w2.shape[1]):
+            top += w2[a, c] * max(e[c], _ZERO)
+        for o in range(v.shape[0]):
+            out[o] += v[o, a] * max(top, _ZERO)
+    return out
 
 
 @njit(parallel=True, **OPTIONS)
@@ -235,23 +239,23 @@ def _prolongation_features(face, stiff, near, k, out, back, ndim, phi, at):
 @njit(**OPTIONS)
 def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, smoother, own, theta):
     """Apply the cell perceptron to ``count`` collected cells: smoother, own weight, theta."""
-    _perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], units, top, answer)
+    _perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
     for q in range(count):
         at = place[0, q]
-        smoother[at] *= np.exp(np.float32(OMEGA_RANGE) * (answer[0, q] - base[0]))
+        smoother[at] *= np.exp(np.float32(OMEGA_RANGE) * answer[0, q])
         plain = dropped * phi[0, q]
-        loss = plain * np.exp(np.float32(RANGE) * (answer[1, q] - base[1]))
+        loss = plain * np.exp(np.float32(RANGE) * answer[1, q])
         own[at] += min(plain, _MOST_DROPPED) - min(loss, _MOST_DROPPED)
-        theta[place[1, q]] *= np.exp(np.float32(RANGE) * (answer[2, q] - base[2]))
+        theta[place[1, q]] *= np.exp(np.float32(RANGE) * answer[2, q])
 
 
 @njit(**OPTIONS)
 def _correct_weights(phi, place, count, net, base, units, top, answer, linear, own, p0, p1, p2):
     """Apply the prolongation perceptron to ``count`` collected couplings: weight of the axis, own weight."""
-    _perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], units, top, answer)
+    _perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
     for q in range(count):
         at, axis = place[0, q], place[1, q]
-        weight = linear * np.exp(np.float32(RANGE) * (answer[0, q] - base[0]))
+        weight = linear * np.exp(np.float32(RANGE) * answer[0, q])
         own[at] += linear - weight
         if axis == 0:
             p0[at] = weight

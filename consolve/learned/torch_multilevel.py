@@ -65,9 +65,9 @@ class Level:
 
 
 class Correction(nn.Module):
-    """A perceptron g with g(0) = 0 for each level class: outputs vanish where all features vanish.
+    """A perceptron g in (-1, 1) with g(0) = 0 for each level class: outputs vanish where all features vanish.
 
-    ``g(phi) = tanh(V h(phi)) - tanh(V h(0))`` with ``h(phi) = relu(W2 relu(W1 phi + e_class) + b2)``.
+    ``g(phi) = tanh(V (h(phi) - h(0)))`` with ``h(phi) = relu(W2 relu(W1 phi + e_class) + b2)``.
     """
 
     def __init__(self, features: int, outputs: int, hidden: int):
@@ -81,12 +81,12 @@ class Correction(nn.Module):
     def forward(self, phi: Sequence[Tensor], level_class: int) -> list[Tensor]:
         x = torch.stack(tuple(phi), -1)
         regular = torch.zeros(x.shape[-1], dtype=x.dtype, device=x.device)
-        y = self._value(x, level_class) - self._value(regular, level_class)
-        return list(y.unbind(-1))
+        y = (self._hidden(x, level_class) - self._hidden(regular, level_class)) @ self.v.T
+        return list(torch.tanh(y).unbind(-1))
 
-    def _value(self, x: Tensor, level_class: int) -> Tensor:
+    def _hidden(self, x: Tensor, level_class: int) -> Tensor:
         h = torch.relu(x @ self.w1.T + self.e[level_class])
-        return torch.tanh(torch.relu(h @ self.w2.T + self.b2) @ self.v.T)
+        return torch.relu(h @ self.w2.T + self.b2)
 
 
 class TorchMultilevel(nn.Module):
