@@ -37,6 +37,8 @@ for command in (demo, solve, flow, bench, train):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script: run a command and leave with its exit code."""
+    # Threads that spin while they wait cost many times their work on a machine that does other work too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = run(words, debug=_take_debug(words))
     try:

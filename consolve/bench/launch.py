@@ -117,9 +117,11 @@ def _environment(ranks: int, threads: int) -> dict[str, str]:
     environment = dict(os.environ)
     for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment[name] = str(threads)
+    # Threads and ranks that spin while they wait cost many times their work on a machine that does other
+    # work too: all yield, and ranks are not pinned.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if ranks > 1:
-        # As variables, since the switches of mpiexec differ between MPIs: more ranks than cores are
-        # allowed, and ranks are not pinned, so that two runs on one machine do not share a core.
+        # As variables, since the switches of mpiexec differ between MPIs.
         environment |= {
             "OMPI_MCA_rmaps_base_oversubscribe": "1",
             "OMPI_MCA_hwloc_base_binding_policy": "none",

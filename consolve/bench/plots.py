@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +91,7 @@ def convergence(document: dict[str, Any], path: str | Path) -> None:
             seconds = [row["setup_s"] + value for value in history["seconds"]]
             by_time.semilogy([0, *seconds], [residual[0], *residual], **style)
         for axes in (by_iteration, by_time):
-            axes.axhline(problem["rtol"], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            _mark_tolerance(axes, problem["rtol"])
             axes.set_ylabel("relative residual  |b − Ax| / |b|")
         by_iteration.set_xlabel("iteration")
         by_time.set_xlabel("seconds, set-up included")
@@ -101,15 +102,21 @@ def convergence(document: dict[str, Any], path: str | Path) -> None:
         _legend(canvas, by_iteration)
 
 
-def residuals(histories: dict[str, Any], path: str | Path) -> None:
+def residuals(
+    histories: dict[str, Any], path: str | Path, title: str = "", rtol: float | None = None
+) -> None:
     """Relative residual against iteration, one line a name."""
-    with figure(path, width=5.6) as (canvas, axes):
+    with figure(path, width=6.2) as (canvas, axes):
         for number, (name, history) in enumerate(histories.items()):
             axes.semilogy([max(float(value), 1e-300) for value in history], **_line(name, number))
+        if rtol is not None:
+            _mark_tolerance(axes, rtol)
         axes.set_xlabel("iteration")
-        axes.set_ylabel("relative residual")
+        axes.set_ylabel("relative residual  |b − Ax| / |b|")
+        axes.set_title(title)
         _squeeze_long_axis(axes, [len(history) for history in histories.values()])
-        _legend(canvas, axes)
+        if len(histories) > 1:
+            _legend(canvas, axes)
 
 
 def sizes(documents: Sequence[dict[str, Any]], path: str | Path) -> None:
@@ -181,6 +188,10 @@ def _line(solver: str, number: int) -> dict[str, Any]:
     }
 
 
+def _mark_tolerance(axes: Axes, rtol: float) -> None:
+    axes.axhline(rtol, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+
+
 def _squeeze_long_axis(axes: Axes, ends: list[float]) -> None:
     """A square-root scale where the longest line would press the others against the left edge."""
     ends = sorted(end for end in ends if end)
@@ -193,14 +204,13 @@ def _squeeze_long_axis(axes: Axes, ends: list[float]) -> None:
 
 def _round_steps(end: float) -> list[float]:
     """A few round numbers that lie about evenly on a square-root scale up to ``end``."""
-    steps: list[float] = []
-    for part in (0.02, 0.1, 0.3, 0.6, 1.0):
-        value = part * end
-        power = 10.0 ** (len(f"{value:.0f}") - 1) if value >= 1 else 10.0 ** -len(f"{1 / value:.0f}")
-        rounded = round(value / power) * power
-        if rounded > 0 and rounded <= end * 1.02:
-            steps.append(float(f"{rounded:.3g}"))
-    return sorted(set(steps))
+    return sorted({_rounded_down(part * end) for part in (0.02, 0.12, 0.3, 0.6, 1.0)})
+
+
+def _rounded_down(value: float) -> float:
+    power = 10.0 ** math.floor(math.log10(value))
+    lead = max(step for step in (1, 1.5, 2, 3, 4, 5, 6, 8) if step <= value / power * (1 + 1e-9))
+    return float(f"{lead * power:.3g}")
 
 
 def _legend(canvas: Figure, axes: Axes) -> None:

@@ -30,8 +30,8 @@ def main(task_path: str, result_path: str) -> int:
         rank = PETSc.COMM_WORLD.rank
         if PETSc.COMM_WORLD.size != task["ranks"]:
             raise RuntimeError(
-                f"{task['ranks']} ranks were asked for, petsc4py sees {PETSc.COMM_WORLD.size}: the mpiexec on "
-                "PATH belongs to another MPI than petsc4py's"
+                f"{task['ranks']} ranks were asked for, petsc4py sees {PETSc.COMM_WORLD.size}: the mpiexec "
+                "on PATH belongs to another MPI than petsc4py's"
             )
         import consolve.solvers  # noqa: F401  (registers -pc_type cnn and -ksp_type dcd)
         from consolve.bench import flow_task, poisson_task

@@ -105,7 +105,7 @@ def _plot(history: Any, record: dict[str, Any], name: str, path: str) -> None:
     from consolve.bench import plots
 
     scale = history[0] if len(history) and history[0] > 0 else 1.0
-    plots.residuals({name: history / scale}, path)
+    plots.residuals({name: history / scale}, path, title=f"{name}, {record['unknowns']:,} rows")
 
 
 def _show(record: dict[str, Any], matrix: str, out: str | None) -> None:

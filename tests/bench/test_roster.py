@@ -1,0 +1,48 @@
+"""Names and options of the solvers that benchmarks compare."""
+
+import pytest
+
+from consolve.bench.roster import DEFAULT_SOLVERS, SOLVERS, find_solver, parse_options, stopping_options
+
+
+def test_default_solvers_are_known():
+    assert set(DEFAULT_SOLVERS) <= set(SOLVERS)
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown solver 'amg'.*hypre"):
+        find_solver("amg")
+
+
+def test_own_solver_from_options():
+    solver = find_solver("sor=-ksp_type cg -pc_type sor -pc_sor_omega 1.5")
+    assert solver.name == "sor" and not solver.one_rank
+    assert solver.options(2, 1) == {"ksp_type": "cg", "pc_type": "sor", "pc_sor_omega": "1.5"}
+
+
+@pytest.mark.parametrize("text", ["a=-pc_type cnn", "a=-ksp_type dcd -pc_type jacobi"])
+def test_own_solver_with_our_types_has_one_rank(text):
+    assert find_solver(text).one_rank
+
+
+@pytest.mark.parametrize("text", ["a=", "=-pc_type sor", "a=pc_type sor"])
+def test_own_solver_without_label_or_options_is_refused(text):
+    with pytest.raises(ValueError, match="expected"):
+        find_solver(text)
+
+
+def test_options_with_negative_numbers_and_flags():
+    assert parse_options(["-a", "-1.5", "-flag", "-b", "2"]) == {"a": "-1.5", "flag": "", "b": "2"}
+
+
+def test_all_solvers_stop_on_the_true_residual():
+    options = stopping_options(1e-8)
+    assert options["ksp_norm_type"] == "unpreconditioned" and float(options["ksp_rtol"]) == 1e-8
+    for solver in SOLVERS.values():
+        for ndim in (2, 3):
+            assert not set(solver.options(ndim, 2)) & set(options)
+
+
+@pytest.mark.parametrize("ranks, expected", [(1, "icc"), (2, "bjacobi")])
+def test_icc_is_blockwise_over_ranks(ranks, expected):
+    assert SOLVERS["icc"].options(2, ranks)["pc_type"] == expected
