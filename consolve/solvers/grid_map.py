@@ -47,14 +47,6 @@ class GridMap:
     cells: NDArray[np.int32]
     origin: str
 
-    def same_as(self, other: GridMap | None) -> bool:
-        """True if shape and cells are equal."""
-        return (
-            other is not None
-            and self.shape == other.shape
-            and (self.cells is other.cells or np.array_equal(self.cells, other.cells))
-        )
-
 
 def find_grid(
     mat: PETSc.Mat, dm: PETSc.DM | None = None, grid: str | None = None, mask: str | Path | None = None
@@ -74,7 +66,9 @@ def find_grid(
     """
     rows = mat.getSize()[0]
     if grid and mask:
-        raise OptionError("-pc_cnn_grid and -pc_cnn_mask are both given; a mask has a grid of its own: give one")
+        raise OptionError(
+            "-pc_cnn_grid and -pc_cnn_mask are both given; a mask has a grid of its own: give one"
+        )
     if mask:
         return _from_mask(mask, rows)
     if grid:
@@ -172,7 +166,9 @@ def read_cell_types(path: str | Path) -> NDArray[np.uint8]:
                 names = [name for name in file if isinstance(file[name], h5py.Dataset)]
                 image = np.asarray(file[_only_array(names, path)])
         else:
-            raise SystemFileError(f"{path}: a cell-type image is a .npy, .npz or .h5 file, not {path.suffix!r}")
+            raise SystemFileError(
+                f"{path}: a cell-type image is a .npy, .npz or .h5 file, not {path.suffix!r}"
+            )
     except SystemFileError:
         raise
     except Exception as error:  # damaged archives raise whatever their reader trips over
@@ -244,12 +240,16 @@ def _from_dmda(dm: PETSc.DM, rows: int) -> GridMap:
     if dof != 1:
         raise MatrixError(f"the DMDA has {dof} unknowns a node, expected 1: PC cnn solves scalar equations")
     if len(sizes) == 1:
-        raise MatrixError("the DMDA is 1D; PC cnn is for 2D and 3D grids: use -pc_type icc or lu, exact in 1D")
+        raise MatrixError(
+            "the DMDA is 1D; PC cnn is for 2D and 3D grids: use -pc_type icc or lu, exact in 1D"
+        )
     periodic = PETSc.DM.BoundaryType.PERIODIC
     boundary = dm.getBoundaryType()
     if periodic in boundary[: len(sizes)]:
         axis = "xyz"[boundary.index(periodic)]
-        raise MatrixError(f"the DMDA is periodic along {axis}; PC cnn needs walls on all sides: use -pc_type gamg")
+        raise MatrixError(
+            f"the DMDA is periodic along {axis}; PC cnn needs walls on all sides: use -pc_type gamg"
+        )
     return _all_cells(sizes[::-1], rows, "the DMDA")
 
 

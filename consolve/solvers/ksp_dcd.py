@@ -42,11 +42,12 @@ Reason = PETSc.KSP.ConvergedReason
 
 
 class Direction(NamedTuple):
-    """A direction d, its product A d, and (d, A d)."""
+    """A direction d, its product A d, (d, A d) and |A d|."""
 
     d: PETSc.Vec
     Ad: PETSc.Vec
     dAd: float
+    size: float
 
 
 class Breakdown(Exception):
@@ -97,15 +98,17 @@ class KSPDCD:
     @reported
     def setFromOptions(self, ksp: PETSc.KSP) -> None:
         options = options_of(ksp)
-        for name in ("directions", "true_residual_every"):
+        for name, least in (("directions", 1), ("true_residual_every", 0)):
             text = options.getString(f"ksp_dcd_{name}", str(getattr(self, name)))
-            if not text.isdigit():
-                raise OptionError(f"-ksp_dcd_{name} {text!r}: expected a whole number, 0 or more")
+            if not text.isdigit() or int(text) < least:
+                raise OptionError(f"-ksp_dcd_{name} {text!r}: expected a whole number, {least} or more")
             setattr(self, name, int(text))
 
     @reported
     def solveTranspose(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
-        raise NotImplementedError("KSP dcd is for symmetric matrices: KSPSolve solves the transposed system too")
+        raise NotImplementedError(
+            "KSP dcd is for symmetric matrices: KSPSolve solves the transposed system too"
+        )
 
     @reported
     def solve(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
@@ -164,10 +167,7 @@ class _Solve:
                 self.compute_residual()
                 norm, exact = self.r.norm(), True
                 reason = self.test(k, norm)
-            ksp.setIterationNumber(k)
-            ksp.setResidualNorm(norm)
-            ksp.logConvergenceHistory(norm)
-            ksp.monitor(k, norm)
+            self.report(k, norm)
             if not reason and k == ksp.max_it:
                 reason = Reason.DIVERGED_MAX_IT
             if reason:
@@ -190,9 +190,19 @@ class _Solve:
         ksp.setConvergedReason(reason)
 
     def test(self, k: int, norm: float) -> int:
-        """PETSc's convergence test; a residual of exactly 0 ends the solve whatever the test says."""
+        """PETSc's convergence test; a residual of 0 or NaN ends the solve whatever the test says."""
+        if not isfinite(norm):
+            return Reason.DIVERGED_NANORINF
         reason = self.ksp.callConvergenceTest(k, norm)
         return reason or (Reason.CONVERGED_ATOL if norm == 0 else 0)
+
+    def report(self, k: int, norm: float) -> None:
+        """Iteration number, residual norm, history and monitors; PETSc takes no NaN as a norm."""
+        self.ksp.setIterationNumber(k)
+        if norm == norm:
+            self.ksp.setResidualNorm(norm)
+            self.ksp.logConvergenceHistory(norm)
+            self.ksp.monitor(k, norm)
 
     def compute_residual(self, x_is_zero: bool = False) -> None:
         """r = b - A x, without its part in the null space."""
@@ -216,8 +226,8 @@ class _Solve:
             if abs(cosine) > SMALLEST_COSINE:
                 dAd, removed, older = self.orthogonalise(d, Ad)
                 if dAd > SMALLEST_PART * removed and isfinite(dAd):
-                    proposed = abs(cosine) < 1 - 1e-12
-                    return Direction(d, Ad, dAd), Step(0.0, proposed, older / (dAd + removed))
+                    is_new = abs(cosine) < 1 - 1e-12
+                    return Direction(d, Ad, dAd, Ad.norm()), Step(0.0, is_new, older / abs(cosine))
                 negative = dAd / d.dot(d) if dAd < 0 else None
         self.fallbacks += 1
         self.unit.copy(d)
@@ -225,14 +235,14 @@ class _Solve:
         if dAd > 0 and isfinite(dAd):
             curvature = dAd / d.dot(d)
             if negative is None or negative > -1e-8 * curvature:
-                return Direction(d, Ad, dAd), Step(0.0, False, 0.0)
+                return Direction(d, Ad, dAd, Ad.norm()), Step(0.0, False, 0.0)
         self.context.keep(d, Ad)
         if not isfinite(dAd):
             raise Breakdown(Reason.DIVERGED_NANORINF)
         raise Breakdown(Reason.DIVERGED_BREAKDOWN if dAd == 0 else Reason.DIVERGED_INDEFINITE_MAT)
 
     def cosine(self, d: PETSc.Vec) -> float:
-        """Of the angle between r and a proposal without its null-space part; 0 if the proposal is no vector."""
+        """Of the angle between r and a proposal, less its null-space part; 0 if that is no direction."""
         size = d.norm()
         if not (isfinite(size) and size > 0):
             return 0.0
@@ -251,15 +261,16 @@ class _Solve:
 
         Returns
         -------
-        (d, A d), and the squared energy norms of what was removed: along all directions, and along all but
-        the newest.
+        (d, A d), the squared energy norm of what was removed, and the largest cosine between the unit vector
+        d, as it came, and an A d_j other than the newest.
         """
         removed = older = 0.0
-        for age, (d_j, Ad_j, dAd_j) in enumerate(self.window):
+        for age, (d_j, Ad_j, dAd_j, size_j) in enumerate(self.window):
             beta = d.dot(Ad_j) / dAd_j
             d.axpy(-beta, d_j)
             removed += beta * beta * dAd_j
-            older += beta * beta * dAd_j if age else 0.0
+            if age:
+                older = max(older, abs(beta) * dAd_j / size_j)
         self.A.mult(d, Ad)
         return d.dot(Ad), removed, older
 

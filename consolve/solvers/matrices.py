@@ -110,8 +110,8 @@ def attach_null_space(mat: PETSc.Mat, group: NDArray[np.int32], count: int) -> N
         null_space.setFunction(remove)
     else:
         raise MatrixError(
-            f"{count} closed components are more than {MOST_VECTORS} null-space vectors on several ranks; fill "
-            "small pockets with SOLID, or run on one rank"
+            f"{count} closed components are more than {MOST_VECTORS} null-space vectors on several ranks; "
+            "fill small pockets with SOLID, or run on one rank"
         )
     mat.setNullSpace(null_space)
     mat.setTransposeNullSpace(null_space)
@@ -137,8 +137,9 @@ def consistent(b: NDArray[np.float64], group: NDArray[np.int32] | None) -> NDArr
         number = wrong[np.argmax(np.abs(total[wrong]))]
         raise InconsistentRightHandSide(
             f"the operator is singular and the right-hand side sums to {total[number]:.3e} over a closed "
-            f"component of {int((group == number).sum())} rows (sum of magnitudes {size[number]:.3e}); a solution "
-            "needs 0: subtract the mean over the component (GridOperator.remove_null_space), or open a boundary"
+            f"component of {int((group == number).sum())} rows (sum of magnitudes {size[number]:.3e}); a "
+            "solution needs 0: subtract the mean over the component (GridOperator.remove_null_space), or "
+            "open a boundary"
         )
     return without_means(b, group)
 

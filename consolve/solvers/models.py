@@ -21,8 +21,16 @@ DEFAULT = "multilevel"
 class Model(Protocol):
     """A symmetric positive definite linear map M, built from a grid operator A so that M A is close to 1."""
 
-    levels: list[Any]
-    bytes: int
+    cells: NDArray[np.int32] | None
+    """C-order cell index of each entry; read again by ``update``."""
+
+    @property
+    def levels(self) -> list[Any]:
+        """Facts of each level, finest first."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory held."""
 
     def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:
         """z = M r, one entry for each row; 0 where the row's cell is not active."""
@@ -41,8 +49,8 @@ def check_model_name(name: str) -> str:
     """
     if name not in MODELS and not Path(name).is_file():
         raise OptionError(
-            f"-pc_cnn_model {name!r}: no such model and no such file; choose {', '.join(MODELS)}, or a weights "
-            "file FILE.h5 made by 'consolve train'"
+            f"-pc_cnn_model {name!r}: no such model and no such file; choose {', '.join(MODELS)}, or a "
+            "weights file FILE.h5 made by 'consolve train'"
         )
     return name
 

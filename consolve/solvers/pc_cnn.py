@@ -13,9 +13,8 @@ option               default        meaning
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import numba
 import numpy as np
@@ -23,10 +22,10 @@ from numpy.typing import NDArray
 
 from consolve.solvers import live_contexts
 from consolve.solvers.errors import MatrixError, OptionError
-from consolve.solvers.grid_map import GridMap, find_grid, parse_grid
+from consolve.solvers.grid_map import find_grid, parse_grid
 from consolve.solvers.models import Model, build_model, check_model_name
 from consolve.solvers.petsc import PETSc, options_of, reported
-from consolve.solvers.stencil import Stencil, read_stencil
+from consolve.solvers.stencil import Stencil, check_matrix, read_stencil
 from consolve.solvers.stencil_kernels import remove_means, scale_entries
 
 
@@ -58,9 +57,8 @@ class PCCNN:
 
     def _release(self) -> None:
         self._network: Model | None = None
-        self._network_name = ""
+        self._built_as: tuple[str, int | None, tuple[int, ...]] | None = None
         self._weights_line = ""
-        self._map: GridMap | None = None
         self._stencil: Stencil | None = None
         self._group: NDArray[np.int32] | None = None
         self._group_size: NDArray[np.int64] = np.empty(0, np.int64)
@@ -97,7 +95,9 @@ class PCCNN:
         amat, pmat = pc.getOperators()
         attached = pmat.getNullSpace() or amat.getNullSpace()
         self._null_space = attached if attached else None
+        self._stencil = None
         try:
+            check_matrix(pmat)
             grid = find_grid(pmat, pc.getDM(), self.grid, self.mask)
             stencil = read_stencil(pmat, grid, singular=self._null_space is not None)
         except MatrixError as error:
@@ -113,14 +113,13 @@ class PCCNN:
         operator, grid = stencil.operator, stencil.grid
         if operator.unknowns == 0:
             self._network = None
-        elif self._network and self._network_name == self.model and grid.shape == self._map.shape:
+        elif self._network and self._built_as == (self.model, self.threads, grid.shape):
             self._network.cells = grid.cells
             self._network.update(operator)
         else:
             self._network = None  # its memory is free before the next is built
             self._network, self._weights_line = build_model(self.model, operator, grid.cells)
-            self._network_name = self.model
-        self._map = grid
+            self._built_as = self.model, self.threads, grid.shape
 
     def _find_closed_components(self, stencil: Stencil) -> None:
         self._group = None
@@ -187,27 +186,31 @@ class PCCNN:
         yield f"threads {self.threads or numba.get_num_threads()}, set up {self.setups} times"
         if self._network is not None:
             yield f"model {self._weights_line}"
-            yield f"memory {self._network.bytes} bytes"
+            yield f"memory {self._network.bytes / 2**20:.2f} MiB"
             for number, level in enumerate(self._network.levels):
-                yield f"level {number}: {level}"
+                cells = " x ".join(map(str, level.shape[::-1]))
+                yield f"level {number}: {cells} cells, {level.unknowns} unknowns, {level.bytes} bytes"
 
-    @contextmanager
-    def _limited(self, threads: int) -> Iterator[None]:
-        before = numba.get_num_threads()
-        numba.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            numba.set_num_threads(before)
+    def _threads(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.threads is None else _limited_to(self.threads)
 
-    def _threads(self) -> Any:
-        return nullcontext() if self.threads is None else self._limited(self.threads)
+
+@contextmanager
+def _limited_to(threads: int) -> Iterator[None]:
+    """Kernels use so many threads; the program's own number is restored."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 def _checked_threads(text: str) -> int:
     most = numba.config.NUMBA_NUM_THREADS
     if not text.isdigit() or not 1 <= int(text) <= most:
         raise OptionError(
-            f"-pc_cnn_threads {text!r}: expected a whole number from 1 to {most} (NUMBA_NUM_THREADS raises the limit)"
+            f"-pc_cnn_threads {text!r}: expected a whole number from 1 to {most} "
+            "(NUMBA_NUM_THREADS raises the limit)"
         )
     return int(text)

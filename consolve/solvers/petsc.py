@@ -24,9 +24,7 @@ _API = PETSc.__pyx_capi__
 _capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", ctypes.pythonapi)
 )
-_capsule_name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(
-    ("PyCapsule_GetName", ctypes.pythonapi)
-)
+_capsule_name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
 
 
 def call(function: str, *arguments: Any) -> None:
@@ -72,17 +70,17 @@ def csr_arrays(mat: PETSc.Mat) -> tuple[NDArray, NDArray, NDArray]:
     return mat.getValuesCSR()
 
 
-def _view(pointer: ctypes.c_void_p, size: int, dtype: type) -> NDArray:
-    if size == 0:
+def _view(pointer: ctypes.c_void_p, size: int, dtype: type[np.generic]) -> NDArray:
+    if size == 0 or pointer.value is None:
         return np.empty(0, dtype)
-    buffer = (ctypes.c_char * (size * np.dtype(dtype).itemsize)).from_address(pointer.value)
+    buffer: Any = (ctypes.c_char * (size * np.dtype(dtype).itemsize)).from_address(pointer.value)
     array = np.frombuffer(buffer, dtype)
     array.flags.writeable = False
     return array
 
 
 def support_only_true_residual(ksp: PETSc.KSP) -> None:
-    """Let ``ksp`` offer the unpreconditioned norm and no norm; asking for another is then an error of PETSc's."""
+    """Let ``ksp`` offer the unpreconditioned norm, or none; another is then an error of PETSc's."""
     norm, side = PETSc.KSP.NormType, PETSc.PC.Side
     priorities = {(norm.UNPRECONDITIONED, side.LEFT): 3, (norm.NONE, side.LEFT): 1}
     for kind in (norm.NONE, norm.PRECONDITIONED, norm.UNPRECONDITIONED, norm.NATURAL):
@@ -117,7 +115,8 @@ def reported(method: Callable) -> Callable:
         except Exception as error:
             if sys._getframe().f_back is None:
                 text = "".join(traceback.format_exception_only(type(error), error)).strip()
-                print(f"consolve: {type(self).__name__}.{method.__name__}: {text}", file=sys.stderr, flush=True)
+                where = f"{type(self).__name__}.{method.__name__}"
+                print(f"consolve: {where}: {text}", file=sys.stderr, flush=True)
             raise
 
     return guarded

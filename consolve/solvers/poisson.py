@@ -89,7 +89,8 @@ def parse_options(options: Sequence[str] | str | None) -> dict[str, str | None]:
         elif name and parsed[name] is None:
             parsed[name] = word
         else:
-            raise OptionError(f"PETSc options: {word!r} stands where '-name' is expected, in {' '.join(words)!r}")
+            text = " ".join(words)
+            raise OptionError(f"PETSc options {text!r}: {word!r} stands where '-name' is expected")
     return parsed
 
 
@@ -353,15 +354,19 @@ def solve_system(
     if not np.isfinite(csr.data).all():
         entry = int(np.flatnonzero(~np.isfinite(csr.data))[0])
         row = int(np.searchsorted(csr.indptr, entry, "right")) - 1
-        raise MatrixError(f"row {row} has {csr.data[entry]} in column {csr.indices[entry]}; entries must be finite")
+        value, column = csr.data[entry], csr.indices[entry]
+        raise MatrixError(f"row {row} has {value} in column {column}; every entry must be finite")
     if rhs is None:
         b = csr @ np.random.default_rng(seed).standard_normal(rows)
     elif isinstance(rhs, str | Path):
         b = read_vector(rhs, rows)
     else:
         b = np.asarray(rhs, np.float64).reshape(-1)
-        if b.size != rows or not np.isfinite(b).all():
-            raise ValueError(f"rhs must hold {rows} finite numbers, got {b.size}, finite: {np.isfinite(b).all()}")
+        if b.size != rows:
+            raise ValueError(f"rhs has {b.size} entries, the matrix {rows} rows")
+        if not np.isfinite(b).all():
+            row = int(np.flatnonzero(~np.isfinite(b))[0])
+            raise ValueError(f"rhs is {b[row]} at row {row}; every entry must be finite")
     mat, group = matrix_from_csr(csr)
     if grid or mask:
         place = find_grid(mat, None, grid, mask)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 PATIENCE = 50
 """Iterations in which proposals must halve the residual norm, else conjugate gradients are tried."""
-PATIENCE_IF_SYMMETRIC = 10
+PATIENCE_IF_SYMMETRIC = 5
 """Factor on it while the proposals behave as those of a symmetric linear map, for which theory vouches."""
-MEMORY = 1e-2
-"""Share of a proposal's energy in older directions than the last, above which M is not symmetric and linear."""
+ASYMMETRY = 1e-2
+"""Above it, proposals do not come from a symmetric linear map."""
 
 
 class Step(NamedTuple):
@@ -21,14 +21,15 @@ class Step(NamedTuple):
         After the iteration.
     proposed
         The direction came from the preconditioner, and was not the residual itself.
-    memory
-        Share of the proposal's energy norm that lay in directions older than the last one: 0 for conjugate
-        gradients with any symmetric linear preconditioner.
+    asymmetry
+        Cosine between the proposal and A d_j of an older direction than the last, over that between the
+        proposal and the residual.  For a symmetric linear preconditioner it is 0: this is why conjugate
+        gradients need one direction only.
     """
 
     residual_norm: float
     proposed: bool
-    memory: float
+    asymmetry: float
 
 
 class Safeguard:
@@ -53,13 +54,13 @@ class Safeguard:
         """Begin a phase at this residual norm."""
         self._first = self._lowest = residual_norm
         self._iterations = self._proposals = 0
-        self._memory = 0.0
+        self._asymmetry = 0.0
 
     def after(self, step: Step) -> bool:
         """Take note of an iteration; True if the method must restart with another kind of directions."""
         self._iterations += 1
         self._proposals += step.proposed
-        self._memory = max(self._memory, step.memory)
+        self._asymmetry = max(self._asymmetry, step.asymmetry)
         self._lowest = min(self._lowest, step.residual_norm)
         if self._for_good:
             return False
@@ -75,7 +76,7 @@ class Safeguard:
         if self._lowest <= 0.5 * self._first or self._proposals == 0:
             self.start(self._lowest)
             return False
-        symmetric = self._memory < MEMORY
+        symmetric = self._asymmetry < ASYMMETRY
         if self._iterations < self._patience * (PATIENCE_IF_SYMMETRIC if symmetric else 1):
             return False
         self._rate_of_proposals = self._rate()

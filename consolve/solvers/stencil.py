@@ -67,6 +67,7 @@ def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stenc
         the other sign, or is not diagonally dominant.  The message names the first such row, its cell and
         the values.
     """
+    check_matrix(mat)
     mat = _as_aij(mat)
     indptr, indices, values = csr_arrays(mat)
     rows = indptr.size - 1
@@ -92,20 +93,20 @@ def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stenc
     return Stencil(GridOperator(faces, dirichlet, active), grid, sign, diagonal_rows, inverse)
 
 
-def _as_aij(mat: PETSc.Mat) -> PETSc.Mat:
-    """``mat`` itself if it is AIJ on one rank and fit to be read, a converted copy if it can be converted."""
+def check_matrix(mat: PETSc.Mat) -> None:
+    """Raise MatrixError if ``mat`` is of a kind that cannot be read, whatever its grid."""
     if np.issubdtype(PETSc.ScalarType, np.complexfloating):
         raise MatrixError("this PETSc is built with complex scalars; PC cnn needs a build with real scalars")
     if mat.comm.size > 1:
         raise MatrixError(
-            f"the matrix is spread over {mat.comm.size} ranks; PC cnn does not run in parallel yet: run on one "
-            "rank (its kernels use all cores by threads, -pc_cnn_threads N), or use -pc_type gamg"
+            f"the matrix is spread over {mat.comm.size} ranks; PC cnn does not run in parallel yet: run on "
+            "one rank (its kernels use all cores by threads, -pc_cnn_threads N), or use -pc_type gamg"
         )
     (rows, columns), block = mat.getSize(), mat.getBlockSize()
     if rows != columns:
         raise MatrixError(f"the matrix is {rows} x {columns}, expected a square one")
     if block > 1:
-        raise MatrixError(f"the matrix has blocks of {block} unknowns, expected 1: PC cnn solves scalar equations")
+        raise MatrixError(f"the matrix has blocks of {block} unknowns; PC cnn solves scalar equations")
     kind = mat.getType()
     if kind in ("python", "shell", "mffd"):
         raise MatrixError(
@@ -114,6 +115,10 @@ def _as_aij(mat: PETSc.Mat) -> PETSc.Mat:
         )
     if not mat.isAssembled():
         raise MatrixError("the matrix is not assembled; call MatAssemblyBegin and MatAssemblyEnd first")
+
+
+def _as_aij(mat: PETSc.Mat) -> PETSc.Mat:
+    kind = mat.getType()
     if kind == "seqaij":
         return mat
     try:
@@ -138,17 +143,18 @@ def _describe(
     if fault == kernels.NO_DIAGONAL:
         return f"{where} has couplings but a zero diagonal; the matrix must be definite"
     if fault == kernels.WRONG_SIGN:
+        others = "positive" if sign > 0 else "negative"
         return (
-            f"{where} has diagonal {a_ii:.10g}, other rows have a {'positive' if sign > 0 else 'negative'} one: "
-            "the matrix is indefinite; PC cnn needs a definite one"
+            f"{where} has diagonal {a_ii:.10g}, other rows have a {others} one: the matrix is indefinite; "
+            "PC cnn needs a definite one"
         )
     if fault == kernels.OFF_STENCIL:
-        points = 2 * len(grid.shape) + 1
+        points, size = 2 * len(grid.shape) + 1, " x ".join(map(str, grid.shape[::-1]))
         return (
-            f"{where} has {value} in {other}, which is not a neighbour: the matrix has no {points}-point stencil "
-            f"on the {' x '.join(map(str, grid.shape[::-1]))} (NX x NY...) grid of {grid.origin}; check the "
-            "grid's sizes and their order, and that rows number cells with x fastest; box (9- or 27-point) and "
-            "periodic stencils are not supported: use -pc_type gamg for them"
+            f"{where} has {value} in {other}, which is not a neighbour: the matrix has no {points}-point "
+            f"stencil on the {size} (NX x NY...) grid of {grid.origin}; check the grid's sizes and their "
+            "order, and that rows number cells with x fastest; box (9- or 27-point) and periodic stencils "
+            "are not supported: use -pc_type gamg for them"
         )
     if fault == kernels.POSITIVE_COUPLING:
         return (
@@ -156,15 +162,15 @@ def _describe(
             "diagonal (an M-matrix): PC cnn is for Poisson operators of two-point fluxes"
         )
     if fault == kernels.NOT_SYMMETRIC:
-        back = kernels._entry(indptr, indices, values, column, row)
+        back = kernels.entry_of(indptr, indices, values, column, row)
         return (
             f"{where} has {value}, but a[{column},{row}] = {back:.10g}: the matrix is not symmetric; remove "
             "one-sided boundary rows (MatZeroRowsColumns), or use a nonsymmetric solver"
         )
     total = a_ii + sum(values[q] for q in range(indptr[row], indptr[row + 1]) if indices[q] != row)
     return (
-        f"{where} has diagonal {a_ii:.10g} and row sum {total:.6g}: it is not diagonally dominant, so the matrix "
-        "may be indefinite (a Helmholtz term of the wrong sign?); PC cnn needs a Poisson operator"
+        f"{where} has diagonal {a_ii:.10g} and row sum {total:.6g}: it is not diagonally dominant, so the "
+        "matrix may be indefinite (a Helmholtz term of the wrong sign?); PC cnn needs a Poisson operator"
     )
 
 

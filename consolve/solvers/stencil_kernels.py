@@ -67,7 +67,7 @@ def _axis_of_step(cell, other, n0, n1, n2):
 
 
 @njit(inline="always")
-def _entry(indptr, indices, values, row, column):
+def entry_of(indptr, indices, values, row, column):
     """values[row, column], 0 if it is not stored; searched from the end that is nearer in a sorted row."""
     if column < row:
         for q in range(indptr[row], indptr[row + 1]):
@@ -141,13 +141,16 @@ def read_rows(indptr, indices, values, cells, sign, round_off, f0, f1, f2, diric
                         fault = OFF_STENCIL
                         break
                     c = -sign * values[q]
-                    back = -sign * _entry(indptr, indices, values, column, row)
+                    back = -sign * entry_of(indptr, indices, values, column, row)
+                    if not np.isfinite(back):
+                        continue  # the other row is told of
                     if back == 0 and _is_diagonal_only(indptr, indices, values, column):
                         continue
                     if c < -ROUND_OFF * abs(a_ii):
                         fault = POSITIVE_COUPLING
                         break
-                    if not abs(c - back) <= SYMMETRY_TOLERANCE * max(abs(c), abs(back)) + ROUND_OFF * abs(a_ii):
+                    allowed = SYMMETRY_TOLERANCE * max(abs(c), abs(back)) + ROUND_OFF * abs(a_ii)
+                    if not abs(c - back) <= allowed:
                         fault = NOT_SYMMETRIC
                         break
                     c = max(0.0, 0.5 * (c + back))

@@ -48,13 +48,14 @@ def read_matrix(path: str | Path) -> sp.csr_matrix:
         try:
             matrix = sp.csr_matrix(reader(path))
         except Exception as error:  # each reader trips over a damaged file in its own way
-            raise SystemFileError(f"{path}: cannot be read as a {kind} matrix ({error}); write it again") from error
+            raise SystemFileError(f"{path}: damaged {kind} matrix ({error}); write it again") from error
     else:
         raise SystemFileError(f"{path}: is a {kind} file, expected a matrix: {_expected('matrix')}")
     if np.iscomplexobj(matrix.data):
         raise SystemFileError(f"{path}: the matrix is complex; consolve solves real systems")
     if matrix.shape[0] != matrix.shape[1]:
-        raise SystemFileError(f"{path}: the matrix is {matrix.shape[0]} x {matrix.shape[1]}, expected a square one")
+        size = " x ".join(map(str, matrix.shape))
+        raise SystemFileError(f"{path}: the matrix is {size}, expected a square one")
     if matrix.nnz > np.iinfo(np.int32).max:
         raise SystemFileError(f"{path}: {matrix.nnz} entries are more than 32-bit indices can count")
     matrix = matrix.astype(np.float64)
@@ -90,7 +91,7 @@ def read_vector(path: str | Path, rows: int) -> NDArray[np.float64]:
         except SystemFileError:
             raise
         except Exception as error:
-            raise SystemFileError(f"{path}: cannot be read as a {kind} vector ({error}); write it again") from error
+            raise SystemFileError(f"{path}: damaged {kind} vector ({error}); write it again") from error
     if vector.dtype.kind not in "iuf":
         raise SystemFileError(f"{path}: holds {vector.dtype} values, expected real numbers")
     if vector.size != rows:
@@ -146,8 +147,8 @@ class _Reader:
         dtype = np.dtype(dtype)
         if count < 0 or count * dtype.itemsize > self.left:
             raise SystemFileError(
-                f"{self.path}: ends too early ({self.left} bytes left where {count} values are announced); the "
-                "file is cut off, or was written by a PETSc of another precision"
+                f"{self.path}: ends too early ({self.left} bytes left where {count} values are announced); "
+                "the file is cut off, or was written by a PETSc of another precision"
             )
         self.left -= count * dtype.itemsize
         return np.fromfile(self.file, dtype, count)
@@ -169,11 +170,11 @@ def _petsc_matrix(path: Path, integer: str) -> sp.csr_matrix:
         if entries < 0:
             raise SystemFileError(f"{path}: holds a dense or blocked matrix; write it as AIJ (MatConvert)")
         if entries > np.iinfo(np.int32).max or rows > np.iinfo(np.int32).max:
-            raise SystemFileError(f"{path}: {rows} rows, {entries} entries are more than 32-bit indices can count")
+            raise SystemFileError(f"{path}: {rows} rows, {entries} entries are more than 32 bits can count")
         lengths = reader.integers(rows)
         indices = reader.integers(entries)
         if lengths.min(initial=0) < 0 or lengths.sum() != entries:
-            raise SystemFileError(f"{path}: row lengths do not add up to {entries} entries; the file is damaged")
+            raise SystemFileError(f"{path}: row lengths do not add up to {entries} entries; it is damaged")
         if entries and (indices.min() < 0 or indices.max() >= columns):
             raise SystemFileError(f"{path}: a column index is outside 0..{columns - 1}; the file is damaged")
         values = reader.reals(entries)
