@@ -118,92 +118,91 @@ def restrict(t, own, p0, p1, p2, bc, n0, n1, c0, c1, c2, start, stop):
     """
     pad, coarse_pad = (1 if n0 > 1 else 0), (1 if c0 > 1 else 0)
     k0, k1 = (2 if n0 > 1 else 1), (2 if n1 > 1 else 1)
-    width = t.shape[2]
-    total = np.empty(width, np.float32)
+    n = t.shape[2] - 2
+    total = np.empty(n, np.float32)
     for line in range(start, stop):
         ci, cj = line // c1, line % c1
         total[:] = 0
         for i in range(ci * k0, min(n0, ci * k0 + k0)):
             for j in range(cj * k1, min(n1, cj * k1 + k1)):
                 r = (i + pad) * (n1 + 2) + j + 1
-                low = (i + j) % 2  # colour of the even cells k = 2h of this row
-                t0, t1, a0, a1 = t[low, r], t[1 - low, r], own[low, r], own[1 - low, r]
-                z0, z1 = p2[low, r], p2[1 - low, r]
-                for h in range(width - 1):
-                    total[h] += a0[h] * t0[h] + a1[h] * t1[h] + z0[h + 1] * t0[h + 1]
-                for h in range(1, width):
-                    total[h] += z1[h - 1] * t1[h - 1]
+                low = (i + j) % 2  # colour of the even cells k = 2h of this row: their outward block is h - 1
+                t0, t1, a0, a1 = t[low, r][1:], t[1 - low, r][1:], own[low, r][1:], own[1 - low, r][1:]
+                next0, z0, previous1, z1 = t[low, r][2:], p2[low, r][2:], t[1 - low, r], p2[1 - low, r]
+                for h in range(n):
+                    total[h] += a0[h] * t0[h] + a1[h] * t1[h] + z0[h] * next0[h] + z1[h] * previous1[h]
         if k1 == 2:
             for i in range(ci * k0, min(n0, ci * k0 + k0)):
                 for j in (2 * cj - 1, 2 * cj + 2):
                     if 0 <= j < n1:
                         r = (i + pad) * (n1 + 2) + j + 1
-                        t0, t1, a0, a1 = t[0, r], t[1, r], p1[0, r], p1[1, r]
-                        for h in range(width):
+                        t0, t1, a0, a1 = t[0, r][1:], t[1, r][1:], p1[0, r][1:], p1[1, r][1:]
+                        for h in range(n):
                             total[h] += a0[h] * t0[h] + a1[h] * t1[h]
         if k0 == 2:
             for i in (2 * ci - 1, 2 * ci + 2):
                 if 0 <= i < n0:
                     for j in range(cj * k1, min(n1, cj * k1 + k1)):
                         r = (i + pad) * (n1 + 2) + j + 1
-                        t0, t1, a0, a1 = t[0, r], t[1, r], p0[0, r], p0[1, r]
-                        for h in range(width):
+                        t0, t1, a0, a1 = t[0, r][1:], t[1, r][1:], p0[0, r][1:], p0[1, r][1:]
+                        for h in range(n):
                             total[h] += a0[h] * t0[h] + a1[h] * t1[h]
         r = (ci + coarse_pad) * (c1 + 2) + cj + 1
         even = (ci + cj) % 2
-        for k in range(0, c2, 2):
-            bc[even, r, k // 2 + 1] = total[k + 1]
-        for k in range(1, c2, 2):
-            bc[1 - even, r, k // 2 + 1] = total[k + 1]
+        low_row, high_row = bc[even, r][1:], bc[1 - even, r][1:]
+        for h in range(c2 // 2):
+            low_row[h] = total[2 * h]
+            high_row[h] = total[2 * h + 1]
+        if c2 % 2 == 1:
+            low_row[c2 // 2] = total[c2 - 1]
 
 
 @njit(**OPTIONS)
-def _coarse_row(xc, ci, cj, coarse_pad, c1, c2, out):
-    """The coarse row (ci, cj) in natural order, framed by zeros."""
-    r = (ci + coarse_pad) * (c1 + 2) + cj + 1
-    even = (ci + cj) % 2
-    e, o = xc[even, r], xc[1 - even, r]
-    for k in range(0, c2, 2):
-        out[k + 1] = e[k // 2 + 1]
-    for k in range(1, c2, 2):
-        out[k + 1] = o[k // 2 + 1]
+def join_colours(x, natural, n0, n1, n2, start, stop):
+    """natural[row, k + 1] = x of cell k: both colours of each row in one, framed by zeros."""
+    pad = 1 if n0 > 1 else 0
+    for line in range(start, stop):
+        i, j = line // n1, line % n1
+        r = (i + pad) * (n1 + 2) + j + 1
+        even = (i + j) % 2
+        low_row, high_row, out = x[even, r][1:], x[1 - even, r][1:], natural[r][1:]
+        for h in range(n2 // 2):
+            out[2 * h] = low_row[h]
+            out[2 * h + 1] = high_row[h]
+        if n2 % 2 == 1:
+            out[n2 - 1] = low_row[n2 // 2]
+        natural[r, 0] = 0
+        natural[r, n2 + 1] = 0
 
 
 @njit(**OPTIONS)
-def prolong(x, own, p0, p1, p2, xc, n0, n1, c0, c1, c2, start, stop):
-    """x += P x_coarse for coarse lines start <= I * c1 + J < stop.
+def prolong(x, own, p0, p1, p2, coarse, n0, n1, c0, c1, start, stop):
+    """x += P x_coarse for the fine lines start <= i * n1 + j < stop; ``coarse`` comes from join_colours.
 
     Bytes per fine cell: 8 (x) + 16 (own, p).
     """
     pad, coarse_pad = (1 if n0 > 1 else 0), (1 if c0 > 1 else 0)
-    k0, k1 = (2 if n0 > 1 else 1), (2 if n1 > 1 else 1)
-    width = x.shape[2]
-    here = np.zeros(width + 1, np.float32)
-    side = np.zeros((4, width + 1), np.float32)
     for line in range(start, stop):
-        ci, cj = line // c1, line % c1
-        _coarse_row(xc, ci, cj, coarse_pad, c1, c2, here)
-        for q in range(4):
-            si, sj = ci + (q == 1) - (q == 0), cj + (q == 3) - (q == 2)
-            if 0 <= si < c0 and 0 <= sj < c1:
-                _coarse_row(xc, si, sj, coarse_pad, c1, c2, side[q])
+        i, j = line // n1, line % n1
+        ci, cj = (i // 2 if n0 > 1 else i), (j // 2 if n1 > 1 else j)
+        r = (i + pad) * (n1 + 2) + j + 1
+        rc = (ci + coarse_pad) * (c1 + 2) + cj + 1
+        low = (i + j) % 2
+        near1 = coarse[rc + (1 if j % 2 == 1 else -1)][1:]
+        # Single layers have no neighbour along the first axis; any row serves, since p0 is not read.
+        near0 = coarse[rc + (c1 + 2 if i % 2 == 1 else -c1 - 2)][1:] if n0 > 1 else near1
+        centre = coarse[rc][1:]
+        for c in range(2):
+            beyond = coarse[rc] if c == low else coarse[rc][2:]
+            xr, a, q1, q2 = x[c, r][1:], own[c, r][1:], p1[c, r][1:], p2[c, r][1:]
+            n = x.shape[2] - 2
+            if n0 > 1:
+                q0 = p0[c, r][1:]
+                for h in range(n):
+                    xr[h] += a[h] * centre[h] + q0[h] * near0[h] + q1[h] * near1[h] + q2[h] * beyond[h]
             else:
-                side[q, :] = 0
-        for i in range(ci * k0, min(n0, ci * k0 + k0)):
-            for j in range(cj * k1, min(n1, cj * k1 + k1)):
-                r = (i + pad) * (n1 + 2) + j + 1
-                low = (i + j) % 2
-                beside0, beside1 = side[i % 2], side[2 + j % 2]
-                for c in range(2):
-                    xr, a, q1, q2 = x[c, r], own[c, r], p1[c, r], p2[c, r]
-                    beyond = here[:-1] if c == low else here[2:]
-                    xr, a, q1, q2, centre, near = xr[1:], a[1:], q1[1:], q2[1:], here[1:], beside1[1:]
-                    for h in range(width - 2):
-                        xr[h] += a[h] * centre[h] + q1[h] * near[h] + q2[h] * beyond[h]
-                    if k0 == 2:
-                        q0, near = p0[c, r][1:], beside0[1:]
-                        for h in range(width - 2):
-                            xr[h] += q0[h] * near[h]
+                for h in range(n):
+                    xr[h] += a[h] * centre[h] + q1[h] * near1[h] + q2[h] * beyond[h]
 
 
 @njit(parallel=True, **OPTIONS)
@@ -222,10 +221,12 @@ def _restrict_threads(t, own, p0, p1, p2, bc, n0, n1, c0, c1, c2, threads):
 
 
 @njit(parallel=True, **OPTIONS)
-def _prolong_threads(x, own, p0, p1, p2, xc, n0, n1, c0, c1, c2, threads):
-    lines = c0 * c1
+def _prolong_threads(x, own, p0, p1, p2, xc, coarse, n0, n1, c0, c1, c2, threads):
     for q in prange(threads):
-        prolong(x, own, p0, p1, p2, xc, n0, n1, c0, c1, c2, lines * q // threads, lines * (q + 1) // threads)
+        join_colours(xc, coarse, c0, c1, c2, c0 * c1 * q // threads, c0 * c1 * (q + 1) // threads)
+    lines = n0 * n1
+    for q in prange(threads):
+        prolong(x, own, p0, p1, p2, coarse, n0, n1, c0, c1, lines * q // threads, lines * (q + 1) // threads)
 
 
 @njit(**OPTIONS)
@@ -304,11 +305,14 @@ def v_cycle(arena, table, alpha, inverse, threads):
         c0, c1, c2 = table[level + 1, 0], table[level + 1, 1], table[level + 1, 2]
         x, own = _array(arena, table, level, 0), _array(arena, table, level, 5)
         p0, p1, p2 = _array(arena, table, level, 6), _array(arena, table, level, 7), _array(arena, table, level, 8)
-        xc = _array(arena, table, level + 1, 0)
+        xc, bc = _array(arena, table, level + 1, 0), _array(arena, table, level + 1, 1)
+        rows = xc.shape[1]
+        coarse = bc.reshape(-1)[: rows * (c2 + 2)].reshape(rows, c2 + 2)  # b has done its work on that level
         if threads > 1 and n0 * n1 * n2 >= SERIAL_CELLS:
-            _prolong_threads(x, own, p0, p1, p2, xc, n0, n1, c0, c1, c2, threads)
+            _prolong_threads(x, own, p0, p1, p2, xc, coarse, n0, n1, c0, c1, c2, threads)
         else:
-            prolong(x, own, p0, p1, p2, xc, n0, n1, c0, c1, c2, 0, c0 * c1)
+            join_colours(xc, coarse, c0, c1, c2, 0, c0 * c1)
+            prolong(x, own, p0, p1, p2, coarse, n0, n1, c0, c1, 0, n0 * n1)
         _sweeps(arena, table, level, alpha[min(level, alpha.shape[0] - 1)], False, threads)
 
 
