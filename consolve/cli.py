@@ -53,6 +53,9 @@ def run(words: list[str], debug: bool = False) -> int:
     try:
         result = cli.main(words, prog_name="consolve", standalone_mode=False)
         return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
         context = getattr(error, "ctx", None)

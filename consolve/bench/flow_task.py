@@ -91,6 +91,10 @@ class TimedProjection:
     def _set_operator(self, operator: GridOperator) -> None:
         start = time.perf_counter()
         A = assemble_matrix(operator, PETSc.COMM_WORLD)
+        # A KSP takes no matrix of another size, and GAMG none that gives it coarse levels of another size.
+        begins_anew = self._operator is not None and (
+            A.getSizes() != self._A.getSizes() or self._ksp.getPC().getType() == "gamg"
+        )
         self._A = A
         self._x, self._b = A.createVecs()
         self._gather, self._whole = PETSc.Scatter.toAll(self._x)
@@ -101,6 +105,8 @@ class TimedProjection:
         self.assembly_s += largest(time.perf_counter() - start)
         A.comm.barrier()
         start = time.perf_counter()
+        if begins_anew:
+            self._ksp.reset()
         self._ksp.setOperators(A)
         self._ksp.setUp()
         self._ksp.setUpOnBlocks()

@@ -18,6 +18,11 @@ from consolve.bench.measure import available_mb, session_resident_mb
 
 POLL_S, MEMORY_POLL_S = 0.05, 0.5
 SHARE_OF_AVAILABLE = 0.9
+OF_ANOTHER_LAUNCH = (
+    "OMPI_APP_CTX", "OMPI_COMM_WORLD", "OMPI_UNIVERSE", "OMPI_MCA_ess", "OMPI_MCA_orte_", "OMPI_MCA_pmix",
+    "ORTE_", "PMIX_", "PMI_", "HYDI_",
+)  # fmt: skip
+"""Beginnings of variables that Open MPI and MPICH set in the processes they start."""
 
 
 class WorkerError(RuntimeError):
@@ -114,7 +119,8 @@ def _mpiexec() -> str:
 
 
 def _environment(ranks: int, threads: int) -> dict[str, str]:
-    environment = dict(os.environ)
+    # What a launcher left for this process would make the workers take themselves for its ranks.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(OF_ANOTHER_LAUNCH)}
     for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment[name] = str(threads)
     # Threads and ranks that spin while they wait cost many times their work on a machine that does other

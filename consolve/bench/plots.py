@@ -58,6 +58,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
+    "lines.dash_capstyle": "round",
 }
 
 
@@ -137,7 +138,7 @@ def sizes(documents: Sequence[dict[str, Any]], path: str | Path) -> None:
         iterations.set_ylabel("iterations")
         seconds.set_ylabel("seconds, set-up + solve")
         for axes in (iterations, seconds):
-            axes.set_xlabel("unknowns")
+            _mark_sizes(axes, documents)
         problem = documents[0]["problem"]
         iterations.set_title(_title(problem, with_size=False))
         seconds.set_title(_cores(documents[0]["machine"]))
@@ -183,9 +184,18 @@ def _line(solver: str, number: int) -> dict[str, Any]:
         "label": solver,
         "color": colour_of(solver, number),
         "linewidth": 2.4 if ours else 1.5,
-        "zorder": 4 if ours else 3,
-        "linestyle": (0, (5, 1.5)) if solver == "mg" else "-",
+        "zorder": {"cnn": 4, "dcd": 5}.get(solver, 3),
+        "linestyle": {"mg": (0, (5, 1.5)), "dcd": (0, (1.2, 1.4))}.get(solver, "-"),
     }
+
+
+def _mark_sizes(axes: Axes, documents: Sequence[dict[str, Any]]) -> None:
+    """Ticks at the sizes that were run, by their grids."""
+    problems = [document["problem"] for document in documents if document["problem"]["unknowns"]]
+    labels = [f"{problem['cells'][0]}{'²' if problem['dim'] == 2 else '³'}" for problem in problems]
+    axes.set_xticks([problem["unknowns"] for problem in problems], labels)
+    axes.minorticks_off()
+    axes.set_xlabel("grid, placed by unknowns")
 
 
 def _mark_tolerance(axes: Axes, rtol: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from consolve.commands.output import Document, check_files, print_result, printable_rows, progress
-from consolve.commands.parameters import Positive, Sizes, grid_shape
+from consolve.commands.parameters import Positive, Sizes, checked_scene, grid_shape
 
 DEFAULT_CELLS = {2: 512, 3: 64}
 OF_ALL = (
@@ -145,14 +145,13 @@ def flow(
     from consolve.bench.flow import FlowProblem, run_flow
     from consolve.bench.poisson import converged
     from consolve.bench.tables import FLOW_COLUMNS
-    from consolve.pde.scenes import make_scene
 
     output = Document(json_path)
     _check_plot(plot_path)
     ndim = int(dim)
     chosen = _solvers(solvers)
     shape = grid_shape(cells or ({2: 256, 3: 48}[ndim],), ndim)
-    make_scene(scene, shape, seed)
+    checked_scene(scene, shape, seed)
     conditions = _conditions(cores, 1, timeout, memory_limit)
     document = _run(run_flow, FlowProblem(scene, ndim, shape, steps, seed, rtol), chosen, conditions)
     if not output.alone:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from consolve.commands.output import Document, print_result, progress
-from consolve.commands.parameters import Sizes, grid_shape, petsc_options, petsc_words
+from consolve.commands.parameters import Sizes, checked_scene, grid_shape, petsc_options, petsc_words
 
 FRAMES = 60
 
@@ -55,9 +55,8 @@ def flow(
 
     from consolve.files import check_writable_directory
     from consolve.pde.flow import Flow
-    from consolve.pde.scenes import make_scene
 
-    simulation = Flow(make_scene(scene, shape, seed))
+    simulation = Flow(checked_scene(scene, shape, seed))
     directory = check_writable_directory(out)
 
     from consolve.commands.flow_run import run_flow

@@ -51,6 +51,16 @@ def grid_shape(cells: tuple[int, ...], dim: int) -> tuple[int, ...]:
     return cells[::-1]
 
 
+def checked_scene(name: str, shape: tuple[int, ...], seed: int) -> Any:
+    """The scene of a name, shape and seed; what does not fit is wrong usage."""
+    from consolve.pde.scenes import make_scene
+
+    try:
+        return make_scene(name, shape, seed)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
 def petsc_words(words: tuple[str, ...]) -> list[str]:
     """What stands after ``--``, checked to begin with an option."""
     split = [part for word in words for part in (shlex.split(word) if " " in word else [word])]

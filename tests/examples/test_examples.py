@@ -1,0 +1,46 @@
+"""Every example runs, and its numbers hold."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("petsc4py")
+
+FOLDER = Path(__file__).parents[2] / "examples"
+
+
+def load(name, monkeypatch):
+    monkeypatch.setattr("sys.argv", [f"{name}.py"])
+    spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_petsc_poisson_is_second_order(monkeypatch):
+    example = load("petsc_poisson", monkeypatch)
+    (coarse_iterations, coarse), (fine_iterations, fine) = example.solve(24), example.solve(48)
+    assert max(coarse_iterations, fine_iterations) <= 12
+    assert 3.5 < coarse / fine < 4.5
+
+
+def test_fluid_cells_beats_plain_cg(monkeypatch):
+    example = load("fluid_cells", monkeypatch)
+    image = example.pipe_with_cylinders(64, 128)
+    plain, learned = example.solve(image, "none"), example.solve(image, "cnn")
+    assert max(plain[1], learned[1]) <= 1.01e-6
+    assert learned[0] <= 10 and plain[0] > 20 * learned[0]
+
+
+def test_flow_with_obstacle_stays_free_of_divergence(monkeypatch, tmp_path):
+    iterations, divergence = load("flow_with_obstacle", monkeypatch).run(48, 10, tmp_path)
+    assert iterations <= 10
+    assert divergence < 1e-2
+    assert (tmp_path / "own.png").exists() and (tmp_path / "own.xdmf").exists()
+
+
+def test_every_example_is_tested():
+    text = Path(__file__).read_text()
+    for path in FOLDER.glob("*.py"):
+        assert f'load("{path.stem}"' in text
