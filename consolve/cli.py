@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -51,8 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(words: list[str], debug: bool = False) -> int:
     """Run a command; errors become one line on stderr, unless ``debug``, and an exit code."""
     try:
-        result = cli.main(words, prog_name="consolve", standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return _run(words)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return error.exit_code
@@ -73,6 +75,16 @@ def run(words: list[str], debug: bool = False) -> int:
             raise
         click.echo(f"error: {_one_line(error)}", err=True)
         return NOT_CONVERGED if type(error).__name__ == "NotConverged" else FAILED
+
+
+def _run(words: list[str]) -> int:
+    result = cli.main(words, prog_name="consolve", standalone_mode=False)
+    return result if isinstance(result, int) else 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    if not issubclass(category, DeprecationWarning):
+        click.echo(f"warning: {' '.join(str(message).split())}", err=True)
 
 
 def _take_debug(words: list[str]) -> bool:

@@ -137,6 +137,13 @@ def test_solve_without_a_grid_says_what_to_give(matrix, capsys):
     assert "grid" in capsys.readouterr().err
 
 
+def test_misspelt_option_is_warned_of_in_one_line(matrix, capsys):
+    folder, _, _ = matrix
+    assert run(["solve", f"{folder}/A.npz", "--", "-pc_type", "icc", "-ksp_rtoll", "1e-9"]) == 0
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: ") and "-ksp_rtoll" in warning and len(warning.splitlines()) == 1
+
+
 def test_not_converged_is_3_and_still_has_a_document(matrix, capsys):
     folder, _, _ = matrix
     words = [

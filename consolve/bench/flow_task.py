@@ -66,8 +66,8 @@ class TimedProjection:
         self.iterations: list[int] = []
         self.reason = "CONVERGED_RTOL"
         self._operator: GridOperator | None = None
-        self._ksp = PETSc.KSP().create(PETSc.COMM_WORLD)
-        self._ksp.setFromOptions()
+        self._A: PETSc.Mat | None = None
+        self._ksp = _new_ksp()
 
     def __call__(self, operator: GridOperator, rhs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Pressure on all cells, gathered on every rank."""
@@ -75,7 +75,7 @@ class TimedProjection:
             self._set_operator(operator)
         b, x = self._b, self._x
         low, high = b.getOwnershipRange()
-        b.array = rhs.ravel()[self._cells[low:high]]
+        b.array = rhs.ravel()[operator.cells[low:high]]
         x.set(0)
         self._ksp.comm.barrier()
         start = time.perf_counter()
@@ -85,28 +85,26 @@ class TimedProjection:
         self._judge(b, x)
         self._gather.scatter(x, self._whole)
         pressure = np.zeros(operator.shape)
-        pressure.ravel()[self._cells] = self._whole.array_r
+        pressure.ravel()[operator.cells] = self._whole.array_r
         return pressure
 
     def _set_operator(self, operator: GridOperator) -> None:
         start = time.perf_counter()
         A = assemble_matrix(operator, PETSc.COMM_WORLD)
         # A KSP takes no matrix of another size, and GAMG none that gives it coarse levels of another size.
-        begins_anew = self._operator is not None and (
+        begins_anew = self._A is not None and (
             A.getSizes() != self._A.getSizes() or self._ksp.getPC().getType() == "gamg"
         )
         self._A = A
         self._x, self._b = A.createVecs()
         self._gather, self._whole = PETSc.Scatter.toAll(self._x)
-        self._cells = (
-            np.arange(operator.active.size) if A.getSize()[0] == operator.active.size else operator.cells
-        )
         self._operator = operator
         self.assembly_s += largest(time.perf_counter() - start)
         A.comm.barrier()
         start = time.perf_counter()
         if begins_anew:
-            self._ksp.reset()
+            self._ksp.destroy()
+            self._ksp = _new_ksp()
         self._ksp.setOperators(A)
         self._ksp.setUp()
         self._ksp.setUpOnBlocks()
@@ -121,3 +119,9 @@ class TimedProjection:
         reason = judged(reason_name(self._ksp.getConvergedReason()), residual, self.rtol)
         if reason.startswith("DIVERGED") or "," in reason:
             self.reason = f"{reason} (projection {len(self.iterations)})"
+
+
+def _new_ksp() -> PETSc.KSP:
+    ksp = PETSc.KSP().create(PETSc.COMM_WORLD)
+    ksp.setFromOptions()
+    return ksp

@@ -28,9 +28,7 @@ def poisson(task: Task) -> dict[str, Any]:
     A = assemble_matrix(operator, PETSc.COMM_WORLD)
     x, b = A.createVecs()
     low, high = b.getOwnershipRange()
-    b.array = (
-        values[operator.cells[low:high]] if operator.unknowns != operator.active.size else values[low:high]
-    )
+    b.array = values[operator.cells[low:high]]
     unknowns = operator.unknowns
     del operator, values
     with_matrix = resident_mb()

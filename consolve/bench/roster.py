@@ -66,7 +66,7 @@ def _gamg(ndim: int, ranks: int) -> Options:
         "pc_gamg_type": "agg",
         "pc_gamg_agg_nsmooths": "1",
         "pc_gamg_threshold": "0.0",
-        "pc_gamg_aggressive_coarsening": "1",
+        "pc_gamg_aggressive_coarsening": "2" if ndim == 3 else "1",
         "mg_levels_ksp_type": "chebyshev",
         "mg_levels_pc_type": "jacobi",
     }
