@@ -76,16 +76,61 @@ def make_layout(shape: tuple[int, ...], uniform: bool) -> Layout:
     return Layout(shapes, table, at)
 
 
-@njit(parallel=True, **OPTIONS)
-def positions(cells, active, shape, width, out):
-    """Index of each cell in a flattened level array, -1 for a cell that is not active."""
-    n0, n1, n2 = shape
-    rows = (n0 + 2 if n0 > 1 else 1) * (n1 + 2)
-    pad = 1 if n0 > 1 else 0
-    for q in prange(cells.size):
+@njit(**OPTIONS)
+def _runs(cells, active, n1, n2, first, last, out, at):
+    """Write the runs of cells[first:last] to ``out`` from ``at`` on (if it has any rows); returns how many there are."""
+    count = 0
+    q = first
+    while q < last:
         cell = cells[q]
-        i, j, k = cell // (n1 * n2), cell // n2 % n1, cell % n2
-        if active[cell]:
-            out[q] = ((i + j + k) % 2 * rows + (i + pad) * (n1 + 2) + j + 1) * width + k // 2 + 1
-        else:
-            out[q] = -1
+        line, k = cell // n2, cell % n2
+        on = active[cell]
+        length = 1
+        while (
+            q + length < last
+            and k + length < n2
+            and cells[q + length] == cell + length
+            and active[cell + length] == on
+        ):
+            length += 1
+        if out.shape[0] > 0:
+            out[at + count, 0] = q
+            out[at + count, 1] = length
+            out[at + count, 2] = line if on else -1
+            out[at + count, 3] = k
+        count += 1
+        q += length
+    return count
+
+
+@njit(parallel=True, **OPTIONS)
+def runs_of(cells, active, n1, n2):
+    """The entries of a vector as runs of neighbouring cells of one row.
+
+    Parameters
+    ----------
+    cells
+        int32: C-order cell index of each entry.
+    active
+        Boolean, flattened.
+    n1, n2
+        Length of the last two axes.
+
+    Returns
+    -------
+    int32 (runs, 4)
+        First entry, length, line i * n1 + j (-1: cells that are not active), and k of the first cell.
+    """
+    chunks = max(1, min(256, cells.size // 4096))
+    counts = np.zeros(chunks + 1, np.int64)
+    none = np.empty((0, 4), np.int32)
+    for c in prange(chunks):
+        first, last = cells.size * c // chunks, cells.size * (c + 1) // chunks
+        counts[c + 1] = _runs(cells, active, n1, n2, first, last, none, 0)
+    for c in range(chunks):
+        counts[c + 1] += counts[c]
+    out = np.empty((counts[chunks], 4), np.int32)
+    for c in prange(chunks):
+        first, last = cells.size * c // chunks, cells.size * (c + 1) // chunks
+        _runs(cells, active, n1, n2, first, last, out, counts[c])
+    return out

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from consolve.learned import coarsen_kernels, cycle_kernels, setup_kernels
 from consolve.learned.coarsest import pseudo_inverse
-from consolve.learned.layout import Layout, make_layout, positions
+from consolve.learned.layout import Layout, make_layout, runs_of
 from consolve.learned.weights import LEVEL_CLASSES, Weights
 from consolve.pde.grid import GridOperator, as_volume
 
@@ -105,8 +105,8 @@ class MultilevelPreconditioner:
         self._layout = layout
         self._build(faces, dirichlet)
         cells = operator.cells if self.cells is None else self.cells
-        self._position = np.empty(cells.size, np.int32)
-        positions(cells, active.reshape(-1), layout.shapes[0], int(layout.table[0, 4]), self._position)
+        self._entries = cells.size
+        self._runs = runs_of(cells, active.reshape(-1), *layout.shapes[0][1:])
         self._levels = self._facts(operator)
         self.setups += 1
 
@@ -175,8 +175,8 @@ class MultilevelPreconditioner:
         """
         layout = self._layout
         assert layout is not None
-        if r.shape != self._position.shape or z.shape != self._position.shape:
-            raise ValueError(f"r and z must have {self._position.size} entries, got {r.shape} and {z.shape}")
+        if r.shape != (self._entries,) or z.shape != (self._entries,):
+            raise ValueError(f"r and z must have {self._entries} entries, got {r.shape} and {z.shape}")
         threads = self.threads if r.size >= cycle_kernels.SERIAL_CELLS else 1
         with np.errstate(all="ignore"):
             total = float(cycle_kernels.absolute_sum(r, threads))
@@ -192,10 +192,11 @@ class MultilevelPreconditioner:
         # A power of two keeps M linear to the last bit and the float32 numbers near 1, however small r is.
         exponent = int(np.floor(np.log2(total / r.size))) if total / r.size > 0 else -1022
         down, up = 2.0 ** min(-exponent, 1022), 2.0 ** max(exponent, -1022)
-        b, x = layout.array(self._arena, 0, "b").reshape(-1), layout.array(self._arena, 0, "x").reshape(-1)
-        cycle_kernels.scatter(r, self._position, down, b, threads)
+        b, x = layout.array(self._arena, 0, "b"), layout.array(self._arena, 0, "x")
+        n0, n1, _ = layout.shapes[0]
+        cycle_kernels.scatter(r, self._runs, down, b, n0, n1, threads)
         cycle_kernels.v_cycle(self._arena, layout.table, self._alpha, self._inverse, self.threads)
-        cycle_kernels.gather(x, self._position, up / self.scale, z, threads)
+        cycle_kernels.gather(x, self._runs, up / self.scale, z, n0, n1, threads)
 
     def _facts(self, operator: GridOperator) -> list[LevelFacts]:
         layout = self._layout
@@ -220,8 +221,8 @@ class MultilevelPreconditioner:
 
     @property
     def bytes(self) -> int:
-        """Memory of the levels and the index map."""
-        return self._arena.nbytes + self._position.nbytes + self._inverse.nbytes
+        """Memory of the levels and of the map from entries to cells."""
+        return self._arena.nbytes + self._runs.nbytes + self._inverse.nbytes
 
     def __repr__(self) -> str:
         head = f"MultilevelPreconditioner({self.weights.source}, {self.weights.digest}, {self.bytes / 2**20:.1f} MiB)"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from consolve.learned import cycle_kernels as ck
-from consolve.learned.layout import level_shapes, make_layout, positions
+from consolve.learned.layout import level_shapes, make_layout, runs_of
 
 SHAPES = [(5, 6), (8, 8), (7, 9), (1, 6), (6, 1), (4, 5, 6), (5, 4, 7), (3, 1, 8), (6, 7, 1)]
 
@@ -16,10 +16,11 @@ class SplitLevel:
         self.volume = (1, *shape) if len(shape) == 2 else shape
         self.layout = make_layout(shape, uniform=False)
         self.arena = np.zeros(self.layout.size, np.float32)
-        n = int(np.prod(self.volume))
-        self.at = np.empty(n, np.int32)
-        width = int(self.layout.table[0, 4])
-        positions(np.arange(n, dtype=np.int32), np.ones(n, bool), self.volume, width, self.at)
+        n0, n1, n2 = self.volume
+        i, j, k = np.meshgrid(np.arange(n0), np.arange(n1), np.arange(n2), indexing="ij")
+        rows, width = (int(q) for q in self.layout.table[0, 3:5])
+        row = (i + (n0 > 1)) * (n1 + 2) + j + 1
+        self.at = ((((i + j + k) % 2) * rows + row) * width + k // 2 + 1).ravel()
         self.rng = np.random.default_rng(seed)
         total = sum(np.ogrid[tuple(slice(0, m) for m in self.volume)])
         self.colour = total % 2
@@ -151,17 +152,40 @@ def test_restrict_is_the_transpose_of_prolong(shape):
     np.testing.assert_allclose(level.take(fine).ravel(), x.ravel() + p @ xc.ravel(), rtol=1e-4, atol=1e-5)
 
 
-def test_absolute_sum_scatter_and_gather():
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_scatter_and_gather(shape, shuffled):
+    level = SplitLevel(shape)
+    n = level.at.size
+    active = level.rng.random(n) < 0.7
+    cells = np.arange(n, dtype=np.int32)
+    if shuffled:
+        cells = level.rng.permutation(cells)[: n - 2]
+    runs = runs_of(cells, active, *level.volume[1:])
+    assert runs[:, 1].sum() == cells.size
+    r = level.rng.standard_normal(cells.size)
+    b, z = level.put(np.full(level.volume, 5.0)), np.full(cells.size, 7.0)
+    n0, n1, _ = level.volume
+    ck.scatter(r, runs, 2.0, b, n0, n1, 3)
+    expected = np.full(n, 5.0)
+    expected[cells[active[cells]]] = 2 * r[active[cells]]
+    np.testing.assert_allclose(level.take(b).ravel(), expected, rtol=1e-6)
+    ck.gather(b, runs, 0.5, z, n0, n1, 3)
+    np.testing.assert_allclose(z, np.where(active[cells], r, 0), rtol=1e-6)
+
+
+def test_runs_of_a_long_vector_cover_it():
+    rng = np.random.default_rng(0)
+    active = rng.random(40 * 30 * 20) < 0.9
+    cells = np.flatnonzero(active).astype(np.int32)
+    runs = runs_of(cells, active, 30, 20)
+    covered = np.concatenate([line * 20 + k + np.arange(m) for _, m, line, k in runs])
+    np.testing.assert_array_equal(covered, cells)
+
+
+def test_absolute_sum():
     r = np.linspace(-1, 2, 1001)
-    at = np.random.default_rng(0).permutation(2000)[:1001].astype(np.int32)
-    at[5] = -1
-    b, z = np.zeros(2000, np.float32), np.full(1001, 7.0)
     assert ck.absolute_sum(r, 3) == pytest.approx(np.abs(r).sum())
-    ck.scatter(r, at, 2.0, b, 3)
-    ck.gather(b, at, 0.5, z, 3)
-    expected = r.astype(np.float32).astype(float)
-    expected[5] = 0
-    np.testing.assert_allclose(z, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
