@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -53,6 +55,7 @@ class Solved:
         self.norm = ksp.getResidualNorm()
 
 
+_made: list[PETSc.KSP] = []
 _count = [0]
 
 
@@ -67,6 +70,7 @@ def make_ksp(mat, kind: str = "cg", pc: object = "cnn", pmat=None, **options: ob
     for name, value in (chosen | options).items():
         database[name] = value
     ksp = PETSc.KSP().create(PETSc.COMM_SELF)
+    _made.append(ksp)
     ksp.setOptionsPrefix(prefix)
     ksp.setOperators(mat, pmat)
     if not isinstance(pc, str):
@@ -97,6 +101,9 @@ class Problems:
     apply = staticmethod(apply_pc)
 
 
-@pytest.fixture(scope="session")
-def problems() -> type[Problems]:
-    return Problems
+@pytest.fixture
+def problems() -> Iterator[type[Problems]]:
+    """PETSc 3.18 crashes at exit on a foreign Python type that still lives, so none outlives its test."""
+    yield Problems
+    while _made:
+        _made.pop().destroy()

@@ -62,7 +62,12 @@ def test_follows_the_paper_step_by_step(problems, directions):
     A = laplacian((7, 8)).to_csr()
     b = noise(56)
     ksp = problems.ksp(
-        problems.matrix(A), "dcd", Shell(f_nonlinear), ksp_dcd_directions=directions, ksp_max_it=25, ksp_rtol=1e-14
+        problems.matrix(A),
+        "dcd",
+        Shell(f_nonlinear),
+        ksp_dcd_directions=directions,
+        ksp_max_it=25,
+        ksp_rtol=1e-14,
     )
     solved = problems.solve(ksp, b)
     expected = reference(A.toarray(), b, f_nonlinear, directions, 25)
@@ -275,7 +280,9 @@ class TestPetscRules:
     def test_bad_numbers(self, problems, system):
         _, mat, b = system
         for value in (np.nan, np.inf):
-            solved = problems.solve(problems.ksp(mat, "dcd", "none"), np.where(np.arange(b.size) == 5, value, b))
+            solved = problems.solve(
+                problems.ksp(mat, "dcd", "none"), np.where(np.arange(b.size) == 5, value, b)
+            )
             assert solved.reason == Reason.DIVERGED_NANORINF
 
     def test_nan_in_the_matrix(self, problems, system):
@@ -318,7 +325,7 @@ class TestPetscRules:
         assert option in str(error) and value in str(error)
 
     def test_many_solves_with_one_ksp(self, problems, system):
-        A, mat, b = system
+        _, mat, b = system
         ksp = problems.ksp(mat, "dcd", "icc")
         first = problems.solve(ksp, b)
         problems.solve(ksp, noise(b.size, 9))
@@ -347,7 +354,7 @@ class DriftingMatrix:
 
 
 def test_convergence_is_never_declared_on_the_recurrence(problems):
-    """On an ill-conditioned system with rounding, the recurrence converges where the true residual does not."""
+    """With rounding and an ill-conditioned A, the recurrence converges where b - A x does not."""
     d = np.logspace(0, 14, 60)
     q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((60, 60)))
     A = (q * d) @ q.T

@@ -49,7 +49,9 @@ class Exact:
 @pytest.fixture
 def exact(monkeypatch):
     Exact.built = 0
-    monkeypatch.setattr(pc_cnn, "build_model", lambda name, operator, cells: (Exact(operator, cells), "exact"))
+    monkeypatch.setattr(
+        pc_cnn, "build_model", lambda name, operator, cells: (Exact(operator, cells), "exact")
+    )
 
 
 def consistent_rhs(operator, seed=1):
@@ -450,7 +452,14 @@ def test_view_names_model_grid_and_levels(problems, tmp_path):
     viewer.destroy()
     text = path.read_text()
     network = ksp.getPC().getPythonContext()._network
-    for words in ("type: cnn", "grid 30 x 20", "model mg", network.weights.digest, "set up 1 times", "level 1:"):
+    for words in (
+        "type: cnn",
+        "grid 30 x 20",
+        "model mg",
+        network.weights.digest,
+        "set up 1 times",
+        "level 1:",
+    ):
         assert words in text
     assert f"rows {operator.unknowns}" in text and f"level 0: 30 x 20 cells, {operator.unknowns} unk" in text
 

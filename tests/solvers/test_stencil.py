@@ -109,7 +109,9 @@ def test_stored_zeros_off_the_stencil_are_ignored(problems):
     csr = sp.csr_matrix(np.ones_like(dense))
     csr.data[:] = dense.reshape(-1)
     stencil = read_stencil(problems.matrix(csr), all_cells((4, 5)))
-    np.testing.assert_array_equal(stencil.operator.dirichlet[operator.active], operator.dirichlet[operator.active])
+    np.testing.assert_array_equal(
+        stencil.operator.dirichlet[operator.active], operator.dirichlet[operator.active]
+    )
 
 
 def test_round_off_of_row_sums_is_no_dirichlet_part(problems):
