@@ -1,7 +1,8 @@
 """Numba kernel of setup: the operator of the next level.
 
-A coarse face takes gamma times the sum of the fine coefficients on it, corrected by a perceptron that sees how the two
-blocks are connected inside; the coarse Dirichlet part is the block's sum of theta times the fine one.
+A coarse face takes gamma times the sum of the fine coefficients on it, corrected by a perceptron that sees
+how the two blocks are connected inside; the coarse Dirichlet part is the block's sum of theta times the fine
+one.
 """
 
 import numpy as np
@@ -22,7 +23,8 @@ def _squash(t):
 
 @njit(parallel=True, **OPTIONS)
 def block_sums(f0, f1, f2, dirichlet, theta, irregular, links, drain, coarse_dirichlet, coarse_irregular):
-    """Sums over each block of 2 cells an axis: of the faces inside it by axis (links), of dirichlet and of theta.
+    """Sums over each block of 2 cells an axis: of the faces inside it by axis (links), of dirichlet and of
+    theta.
 
     ``coarse_irregular`` marks the blocks that hold an irregular cell.
     """
@@ -63,8 +65,8 @@ def _at(f, i, j, k):
 def coarse_faces(f, links, drain, irregular, axis, ndim, blocks, gamma, net, coarse, threads):
     """Coefficients of the coarse faces along one axis.
 
-    ``f`` are the fine faces of that axis; ``irregular`` marks the blocks that hold an irregular cell; ``blocks`` is
-    int (3,): cells of a block along each axis (1 or 2).
+    ``f`` are the fine faces of that axis; ``irregular`` marks the blocks that hold an irregular cell;
+    ``blocks`` is int (3,): cells of a block along each axis (1 or 2).
     """
     n0, n1, n2 = f.shape
     c0, c1, c2 = coarse.shape

@@ -11,8 +11,8 @@ from scipy.sparse.csgraph import connected_components
 def null_vectors(off_diagonal: NDArray, dirichlet: NDArray) -> NDArray[np.float64]:
     """Orthonormal null vectors of A = diag(dirichlet + row sums) - off_diagonal, one a row.
 
-    They are the normalised indicators of the connected components that have no Dirichlet part.  Cells without any
-    coefficient are left out.
+    They are the normalised indicators of the connected components that have no Dirichlet part.  Cells without
+    any coefficient are left out.
 
     Parameters
     ----------
@@ -32,7 +32,8 @@ def null_vectors(off_diagonal: NDArray, dirichlet: NDArray) -> NDArray[np.float6
 def pseudo_inverse(off_diagonal: NDArray, dirichlet: NDArray) -> NDArray[np.float64]:
     """Pseudo-inverse of A = diag(dirichlet + row sums) - off_diagonal in float64, (cells, cells).
 
-    With u the null vectors and e the unit vectors of empty cells: (A + s (u u^T + e e^T))^-1 - (u u^T + e e^T) / s.
+    With u the null vectors and e the unit vectors of empty cells: (A + s (u u^T + e e^T))^-1 - (u u^T + e
+    e^T) / s.
     """
     off = np.asarray(off_diagonal, np.float64)
     fixed = np.asarray(dirichlet, np.float64)

@@ -2,15 +2,16 @@
 
 Layout
 ------
-A level of n0 x n1 x n2 cells is stored as float32 arrays (2, rows, width): red and black cells apart, so that every
-load and store of a half-sweep is contiguous.  Cell (i, j, k) has colour ``c = (i + j + k) % 2`` and stands at
-``[c, (i + pad) * (n1 + 2) + j + 1, k // 2 + 1]``, where pad is 1 for a level of several layers and 0 for one of a
-single layer (a 2D grid); the frame of one row and one column is zero.  Neighbours along the first two axes have the
-same last index in the other colour, those along the last axis the same and the next or previous one.  Cells that are
-not active keep x = 0, so on a uniform level (every open coefficient is 1) the diagonal alone tells them.
+A level of n0 x n1 x n2 cells is stored as float32 arrays (2, rows, width): red and black cells apart, so that
+every load and store of a half-sweep is contiguous.  Cell (i, j, k) has colour ``c = (i + j + k) % 2`` and
+stands at ``[c, (i + pad) * (n1 + 2) + j + 1, k // 2 + 1]``, where pad is 1 for a level of several layers and
+0 for one of a single layer (a 2D grid); the frame of one row and one column is zero.  Neighbours along the
+first two axes have the same last index in the other colour, those along the last axis the same and the next
+or previous one. Cells that are not active keep x = 0, so on a uniform level (every open coefficient is 1) the
+diagonal alone tells them.
 
-Every kernel works on the layers ``start <= i < stop`` (or rows of a single layer) and is run by several threads through
-the drivers at the end.  Bytes per cell are those that must come from memory, once per call.
+Every kernel works on the layers ``start <= i < stop`` (or rows of a single layer) and is run by several
+threads through the drivers at the end.  Bytes per cell are those that must come from memory, once per call.
 """
 
 import numpy as np
@@ -31,7 +32,8 @@ SERIAL_CELLS = 20_000
 
 @njit(**OPTIONS)
 def _sum_uniform(b, x, c, r, stride, odd, s):
-    """s = b + sum of the neighbours' x, for the cells of colour c in row r; ``stride`` is 0 for a single layer."""
+    """s = b + sum of the neighbours' x, for the cells of colour c in row r; ``stride`` is 0 for a single
+    layer."""
     o = 1 - c
     n = s.size
     bc, same = b[c, r][1:], x[o, r][1:]
@@ -242,7 +244,11 @@ def _sweeps(arena, table, level, alpha, down, threads):
     n0, n1, n2, uniform = table[level, 0], table[level, 1], table[level, 2], table[level, 5] == 1
     x, b, t = _array(arena, table, level, 0), _array(arena, table, level, 1), _array(arena, table, level, 2)
     w, d = _array(arena, table, level, 3), _array(arena, table, level, 4)
-    f0, f1, f2 = _array(arena, table, level, 9), _array(arena, table, level, 10), _array(arena, table, level, 11)
+    f0, f1, f2 = (
+        _array(arena, table, level, 9),
+        _array(arena, table, level, 10),
+        _array(arena, table, level, 11),
+    )
     parts = threads if n0 * n1 * n2 >= SERIAL_CELLS else 1
     last = 2 * alpha.shape[0] - 1
     for q in range(last + 1):
@@ -292,7 +298,11 @@ def v_cycle(arena, table, alpha, inverse, threads):
         n0, n1, n2 = table[level, 0], table[level, 1], table[level, 2]
         c0, c1, c2 = table[level + 1, 0], table[level + 1, 1], table[level + 1, 2]
         t, own = _array(arena, table, level, 2), _array(arena, table, level, 5)
-        p0, p1, p2 = _array(arena, table, level, 6), _array(arena, table, level, 7), _array(arena, table, level, 8)
+        p0, p1, p2 = (
+            _array(arena, table, level, 6),
+            _array(arena, table, level, 7),
+            _array(arena, table, level, 8),
+        )
         bc = _array(arena, table, level + 1, 1)
         if threads > 1 and n0 * n1 * n2 >= SERIAL_CELLS:
             _restrict_threads(t, own, p0, p1, p2, bc, n0, n1, c0, c1, c2, threads)
@@ -304,7 +314,11 @@ def v_cycle(arena, table, alpha, inverse, threads):
         n0, n1, n2 = table[level, 0], table[level, 1], table[level, 2]
         c0, c1, c2 = table[level + 1, 0], table[level + 1, 1], table[level + 1, 2]
         x, own = _array(arena, table, level, 0), _array(arena, table, level, 5)
-        p0, p1, p2 = _array(arena, table, level, 6), _array(arena, table, level, 7), _array(arena, table, level, 8)
+        p0, p1, p2 = (
+            _array(arena, table, level, 6),
+            _array(arena, table, level, 7),
+            _array(arena, table, level, 8),
+        )
         xc, bc = _array(arena, table, level + 1, 0), _array(arena, table, level + 1, 1)
         rows = xc.shape[1]
         coarse = bc.reshape(-1)[: rows * (c2 + 2)].reshape(rows, c2 + 2)  # b has done its work on that level

@@ -12,9 +12,11 @@ from consolve.learned.cycle_kernels import OPTIONS
 from consolve.learned.weights import COARSEST
 
 ARRAYS = (
-    "x", "b", "residual", "smoother", "diagonal", "own", "prolong0", "prolong1", "prolong2", "face0", "face1", "face2",
+    "x", "b", "residual", "smoother", "diagonal", "own",
+    "prolong0", "prolong1", "prolong2", "face0", "face1", "face2",
 )  # fmt: skip
-"""Arrays of a level, in the order of the table's columns from 6 on; see cycle_kernels for the layout of one."""
+"""Arrays of a level, in the order of the table's columns from 6 on; see cycle_kernels for the layout of
+one."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,16 @@ def make_layout(shape: tuple[int, ...], uniform: bool) -> Layout:
             else:
                 table[level, column] = table[level, 6]  # never read; a view must still exist
     if at >= 2**31:
-        raise ValueError(f"a grid of {shape} cells is too large for one process: its levels take {at * 4} bytes")
+        raise ValueError(
+            f"a grid of {shape} cells is too large for one process: its levels take {at * 4} bytes"
+        )
     return Layout(shapes, table, at)
 
 
 @njit(**OPTIONS)
 def _runs(cells, active, n1, n2, first, last, out, at):
-    """Write the runs of cells[first:last] to ``out`` from ``at`` on (if it has any rows); returns how many there are."""
+    """Write the runs of cells[first:last] to ``out`` from ``at`` on (if it has any rows); returns how many
+    there are."""
     count = 0
     q = first
     while q < last:

@@ -1,4 +1,5 @@
-"""The multilevel network as a preconditioner: setup from a GridOperator, z = M r by one V-cycle, without torch."""
+"""The multilevel network as a preconditioner: setup from a GridOperator, z = M r by one V-cycle, without
+torch."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 
 from consolve.learned import coarsen_kernels, cycle_kernels, setup_kernels
 from consolve.learned.coarsest import pseudo_inverse
-from consolve.learned.layout import Layout, make_layout, runs_of
+from consolve.learned.layout import ARRAYS, Layout, make_layout, runs_of
 from consolve.learned.weights import LEVEL_CLASSES, Weights
-from consolve.pde.grid import GridOperator, as_volume
+from consolve.pde.grid import GridOperator
 
 _NET_TENSORS = ("w1", "e", "w2", "b2", "v")
 _OUTPUTS = {"cell": 3, "face": 1, "prolongation": 1}
@@ -30,8 +31,8 @@ class LevelFacts:
 class MultilevelPreconditioner:
     """z = M r: a V-cycle whose smoother, transfers and coarse operators a trained network lays out.
 
-    M is linear and symmetric, positive definite if A is (on the range of A if A is singular), so it serves plain
-    conjugate gradients.  Levels are stored and run in float32, ``r`` and ``z`` are float64.
+    M is linear and symmetric, positive definite if A is (on the range of A if A is singular), so it serves
+    plain conjugate gradients.  Levels are stored and run in float32, ``r`` and ``z`` are float64.
 
     Parameters
     ----------
@@ -65,7 +66,11 @@ class MultilevelPreconditioner:
         self.threads = threads or numba.get_num_threads()
         self.cells = None if cells is None else np.ascontiguousarray(cells, np.int32)
         size = int(np.prod(operator.shape))
-        if self.cells is not None and self.cells.size and not (0 <= self.cells.min() <= self.cells.max() < size):
+        if (
+            self.cells is not None
+            and self.cells.size
+            and not (0 <= self.cells.min() <= self.cells.max() < size)
+        ):
             raise ValueError(f"cells must lie in 0..{size - 1} (a grid of {operator.shape} cells)")
         self._nets = [self._network(level_class) for level_class in range(LEVEL_CLASSES)]
         self._layout: Layout | None = None
@@ -73,23 +78,25 @@ class MultilevelPreconditioner:
         self.update(operator)
 
     def _network(self, level_class: int) -> dict[str, tuple[NDArray[np.float32], ...]]:
-        """The three perceptrons of one level class as the kernels take them; empty ones for the classical twin."""
+        """The three perceptrons of one level class as the kernels take them; empty ones for the classical
+        twin."""
         tensors, nets = self.weights.tensors, {}
         for name, outputs in _OUTPUTS.items():
             if self.weights.hidden:
                 parts = [np.ascontiguousarray(tensors[f"{name}_{key}"]) for key in _NET_TENSORS]
                 parts[1] = np.ascontiguousarray(parts[1][level_class])
             else:
-                empty = np.zeros((0, 0), np.float32)
-                parts = [empty, empty[:, 0] if empty.shape[1] else np.zeros(0, np.float32), empty]
-                parts += [np.zeros(0, np.float32), np.zeros((outputs, 0), np.float32)]
+                matrix, vector = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
+                parts = [matrix, vector, matrix, vector, np.zeros((outputs, 0), np.float32)]
             nets[name] = tuple(parts)
         return nets
 
     def update(self, operator: GridOperator) -> None:
         """Setup for another operator; memory is reused if its shape and kind are the same."""
         if operator.ndim != self.weights.ndim:
-            raise ValueError(f"the operator is {operator.ndim}D, the weights are for {self.weights.ndim}D grids")
+            raise ValueError(
+                f"the operator is {operator.ndim}D, the weights are for {self.weights.ndim}D grids"
+            )
         volumes = operator._volumes
         faces, dirichlet, active = volumes[:3], volumes[3], volumes[4]
         largest = float(setup_kernels.largest_face(*faces))
@@ -119,7 +126,9 @@ class MultilevelPreconditioner:
         setup_kernels.load_finest(*faces, dirichlet, 1 / self.scale, *scaled, fixed)
         for level in range(len(layout.shapes) - 1):
             level_class = min(level, LEVEL_CLASSES - 1)
-            scaled, fixed = self._build_level(level, scaled, fixed, self._nets[level_class], level_class, ndim)
+            scaled, fixed = self._build_level(
+                level, scaled, fixed, self._nets[level_class], level_class, ndim
+            )
         n = fixed.size
         off = np.zeros((n, n))
         index = np.arange(n).reshape(fixed.shape)
@@ -134,13 +143,12 @@ class MultilevelPreconditioner:
     def _build_level(self, level, faces, fixed, nets, level_class, ndim):
         """Kernels of one level into the arena; returns the next level's faces and Dirichlet part."""
         layout, weights = self._layout, self.weights
+        assert layout is not None
         shape = fixed.shape
         inverse, share, theta = (np.empty(shape, np.float32) for _ in range(3))
         irregular = np.ones(shape, np.bool_)
         setup_kernels.inverse_diagonal(*faces, fixed, inverse, share)
-        names = ("smoother", "diagonal", "own", "prolongation0", "prolongation1", "prolongation2")
-        names += ("face0", "face1", "face2")
-        arrays = [layout.array(self._arena, level, n.replace("prolongation", "prolong")) for n in names]
+        arrays = [layout.array(self._arena, level, name) for name in ARRAYS[3:]]
         scalars = np.array([weights.tensors[n][level_class] for n in ("gamma", "theta", "linear", "drop")])
         threads = self.threads if fixed.size >= cycle_kernels.SERIAL_CELLS else 1
         store_faces = layout.table[level, 5] == 0
@@ -158,8 +166,8 @@ class MultilevelPreconditioner:
         for axis in range(3):
             if shape[axis] > 1:
                 coarsen_kernels.coarse_faces(
-                    faces[axis], links, drain, marked, axis, ndim, blocks, scalars[0], nets["face"], coarse[axis],
-                    threads,
+                    faces[axis], links, drain, marked, axis, ndim, blocks, scalars[0], nets["face"],
+                    coarse[axis], threads,
                 )  # fmt: skip
         return coarse, coarse_fixed
 
@@ -225,9 +233,10 @@ class MultilevelPreconditioner:
         return self._arena.nbytes + self._runs.nbytes + self._inverse.nbytes
 
     def __repr__(self) -> str:
-        head = f"MultilevelPreconditioner({self.weights.source}, {self.weights.digest}, {self.bytes / 2**20:.1f} MiB)"
-        rows = [
-            f"  level {q}: {' x '.join(map(str, f.shape)):>18}  {f.unknowns:>12,} unknowns  {f.bytes / 2**20:9.2f} MiB"
-            for q, f in enumerate(self.levels)
-        ]
+        size = f"{self.bytes / 2**20:.1f} MiB"
+        head = f"MultilevelPreconditioner({self.weights.source}, {self.weights.digest}, {size})"
+        rows = []
+        for level, facts in enumerate(self.levels):
+            shape, mib = " x ".join(map(str, facts.shape)), facts.bytes / 2**20
+            rows.append(f"  level {level}: {shape:>18}  {facts.unknowns:>12,} unknowns  {mib:9.2f} MiB")
         return "\n".join([head, *rows])

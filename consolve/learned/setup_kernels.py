@@ -1,11 +1,14 @@
-"""Numba kernels of setup: from a level's operator to its smoother, its transfer weights and the next level's operator.
+"""Numba kernels of setup: from a level's operator to its smoother, its transfer weights and the next level's
+operator.
 
-Arrays of the operator are float32 volumes (n0, n1, n2) in C order; what the V-cycle reads is written straight into
-the colour-split arrays described in cycle_kernels.  The formulas are those of torch_multilevel (docs/multilevel.md).
-A perceptron is run only where its features do not all vanish: on the regular interior of a domain its correction is 0.
+Arrays of the operator are float32 volumes (n0, n1, n2) in C order; what the V-cycle reads is written straight
+into the colour-split arrays described in cycle_kernels.  The formulas are those of torch_multilevel
+(docs/multilevel.md). A perceptron is run only where its features do not all vanish: on the regular interior
+of a domain its correction is 0.
 
-``net`` arguments are tuples (w1, e, w2, b2, v) of one level class, e of shape (hidden,); hidden = 0 switches it off.
-Irregular cells are collected over rows and given to a perceptron some hundred at a time, so that its loops vectorise.
+``net`` arguments are tuples (w1, e, w2, b2, v) of one level class, e of shape (hidden,); hidden = 0 switches
+it off. Irregular cells are collected over rows and given to a perceptron some hundred at a time, so that its
+loops vectorise.
 """
 
 import numpy as np
@@ -158,11 +161,12 @@ def _row(volume, i, j, out):
 
 @njit(**OPTIONS)
 def _neighbourhood(f0, f1, f2, inverse, fixed, i, j, face, stiff, near):
-    """Six faces of the cells of a row (lower and upper by axis), and 1/d and Dirichlet share of their neighbours.
+    """Six faces of the cells of a row (lower and upper by axis), and 1/d and Dirichlet share of their
+    neighbours.
 
     Entry k + 1 of each row belongs to cell k.  Along the last axis the own rows serve, shifted by the caller.
     """
-    n0, n1, n2 = inverse.shape
+    n0, _, n2 = inverse.shape
     if n0 > 1:
         _row(f0, i - 1, j, face[0])
         _row(f0, i, j, face[1])
@@ -191,7 +195,8 @@ def _neighbourhood(f0, f1, f2, inverse, fixed, i, j, face, stiff, near):
 
 @njit(**OPTIONS)
 def _irregular(face, stiff, near, n2, ndim, score):
-    """score = largest deviation of each cell of a row from a cell whose 2 ndim faces and neighbours are alike.
+    """score = largest deviation of each cell of a row from a cell whose 2 ndim faces and neighbours are
+    alike.
 
     Where it vanishes all features of the cell do.  Plain loops over the row, so that they vectorise.
     """
@@ -209,7 +214,8 @@ def _irregular(face, stiff, near, n2, ndim, score):
 
 @njit(**OPTIONS)
 def _cell_features(face, stiff, near, k, ndim, phi, at):
-    """Dirichlet share; unevenness of the faces; stiffness and Dirichlet share of the neighbours, of one cell."""
+    """Dirichlet share; unevenness of the faces; stiffness and Dirichlet share of the neighbours, of one
+    cell."""
     inverse = stiff[6, k]
     squares, stiffness, drained = _ZERO, _ZERO, _ZERO
     for q in range(6):
@@ -224,7 +230,8 @@ def _cell_features(face, stiff, near, k, ndim, phi, at):
 
 @njit(**OPTIONS)
 def _prolongation_features(face, stiff, near, k, out, back, ndim, phi, at):
-    """Outward and inward coupling along one axis, Dirichlet shares, and both neighbours' stiffness, of one cell."""
+    """Outward and inward coupling along one axis, Dirichlet shares, and both neighbours' stiffness, of one
+    cell."""
     d2, inverse = np.float32(2 * ndim), stiff[6, k]
     outward, inward = face[out, k], face[back, k]
     phi[0, at] = d2 * outward * inverse - _ONE
@@ -270,9 +277,11 @@ def level_kernels(
     f0, f1, f2, dirichlet, inverse, fixed, ndim, scalars, cell_net, prolongation_net, theta, irregular,
     smoother, diagonal, own, p0, p1, p2, s0, s1, s2, store_faces, threads,
 ):  # fmt: skip
-    """Fill the colour-split arrays of a level, theta * dirichlet in natural order, and the cells that are irregular.
+    """Fill the colour-split arrays of a level, theta * dirichlet in natural order, and the cells that are
+    irregular.
 
-    ``scalars`` is (gamma, theta, linear, drop) of the level class; s0, s1, s2 take the faces if ``store_faces``.
+    ``scalars`` is (gamma, theta, linear, drop) of the level class; s0, s1, s2 take the faces if
+    ``store_faces``.
     """
     n0, n1, n2 = dirichlet.shape
     hidden = cell_net[0].shape[0]
@@ -296,7 +305,11 @@ def level_kernels(
         if hidden > 0:
             cell_base = _base(cell_net[0], cell_net[1], cell_net[2], cell_net[3], cell_net[4])
             axis_base = _base(
-                prolongation_net[0], prolongation_net[1], prolongation_net[2], prolongation_net[3], prolongation_net[4]
+                prolongation_net[0],
+                prolongation_net[1],
+                prolongation_net[2],
+                prolongation_net[3],
+                prolongation_net[4],
             )
         for line in range(n0 * n1 * thread // threads, n0 * n1 * (thread + 1) // threads):
             i, j = line // n1, line % n1
@@ -358,12 +371,12 @@ def level_kernels(
                         place_axis[0, couplings], place_axis[1, couplings] = at, axis
                         couplings += 1
                 if cells == _BATCH:
-                    _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer, dropped,
-                                   smoother_flat, own_flat, theta_flat)  # fmt: skip
+                    _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer,
+                                   dropped, smoother_flat, own_flat, theta_flat)  # fmt: skip
                     cells = 0
                 if couplings >= _BATCH:
-                    _correct_weights(phi_axis, place_axis, couplings, prolongation_net, axis_base, units, top, answer,
-                                     linear, own_flat, p0_flat, p1_flat, p2_flat)  # fmt: skip
+                    _correct_weights(phi_axis, place_axis, couplings, prolongation_net, axis_base, units, top,
+                                     answer, linear, own_flat, p0_flat, p1_flat, p2_flat)  # fmt: skip
                     couplings = 0
         _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer, dropped,
                        smoother_flat, own_flat, theta_flat)  # fmt: skip

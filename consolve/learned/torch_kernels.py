@@ -1,7 +1,7 @@
 """The residual on one colour of cells as a torch operation, with Numba kernels for forward and backward.
 
-On the CPU in float32 this is several times faster than the same formula in torch operations, which serves elsewhere.
-Arrays are (batch, n0, n1, n2), C-contiguous; a 2D grid has n0 = 1.
+On the CPU in float32 this is several times faster than the same formula in torch operations, which serves
+elsewhere. Arrays are (batch, n0, n1, n2), C-contiguous; a 2D grid has n0 = 1.
 """
 
 from __future__ import annotations
@@ -123,14 +123,15 @@ def colour_mask(colour: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
     if key not in _masks:
         if len(_masks) > 256:
             _masks.clear()
-        total = sum(np.ogrid[tuple(slice(0, n) for n in shape)])
+        total = np.indices(shape, sparse=False).sum(0)
         mask = np.ones_like(total) if colour == BOTH else total % 2 == colour
         _masks[key] = torch.from_numpy(mask.astype(np.float32))[None].to(like)
     return _masks[key]
 
 
 def residual(colour: int, b: Tensor, x: Tensor, d: Tensor, faces: Sequence[Tensor]) -> Tensor:
-    """b - A x on the cells of a colour (RED, BLACK or BOTH), 0 on the others; differentiable in all tensors."""
+    """b - A x on the cells of a colour (RED, BLACK or BOTH), 0 on the others; differentiable in all
+    tensors."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
         return _Residual.apply(colour, b, x, d, *faces)
     y = b - d * x

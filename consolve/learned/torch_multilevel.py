@@ -1,8 +1,8 @@
 """The multilevel network in torch: differentiable setup and V-cycle.  Formulas: docs/multilevel.md.
 
-Arrays are batches: (batch, n0, n1) or (batch, n0, n1, n2), float32.  Every level is padded to even length along
-each axis that is coarsened, with cells that are not active.  The Numba engine computes the same numbers without
-torch; the tests hold both to fp32 round-off.
+Arrays are batches: (batch, n0, n1) or (batch, n0, n1, n2), float32.  Every level is padded to even length
+along each axis that is coarsened, with cells that are not active.  The Numba engine computes the same numbers
+without torch; the tests hold both to fp32 round-off.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def _lower(x: Tensor, axis: int) -> Tensor:
 
 @dataclass
 class Level:
-    """Operator and kernels of one level; ``prolongation[a]`` is the weight of the outward coarse neighbour."""
+    """Operator and kernels of one level; ``prolongation[a]`` is the weight of the outward coarse
+    neighbour."""
 
     faces: list[Tensor]
     dirichlet: Tensor
@@ -405,7 +406,10 @@ def _prolong(level: Level, coarse: Tensor) -> Tensor:
     for axis, w in enumerate(level.prolongation):
         if level.factor[axis] > 1:
             odd = _parity(w, axis)
-            up, down = _spread(_upper(coarse, axis), level.factor), _spread(_lower(coarse, axis), level.factor)
+            up, down = (
+                _spread(_upper(coarse, axis), level.factor),
+                _spread(_lower(coarse, axis), level.factor),
+            )
             fine = fine + w * torch.where(odd, up, down)
     return fine
 

@@ -1,7 +1,8 @@
 """Training of the multilevel network: self-supervised, by unrolled conjugate gradients on random domains.
 
-The loss is the mean over a batch of ``log10(|r_K| / |r_0|) / K``: decimals per iteration of K steps of conjugate
-gradients preconditioned by the network, on random operators and right-hand sides.  No solution is ever needed.
+The loss is the mean over a batch of ``log10(|r_K| / |r_0|) / K``: decimals per iteration of K steps of
+conjugate gradients preconditioned by the network, on random operators and right-hand sides.  No solution is
+ever needed.
 
 Every step draws its data from (seed, step) alone, so a resumed run continues exactly as an uninterrupted one.
 """
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from consolve.files import whole_file
 from consolve.learned.torch_multilevel import Hierarchy, TorchMultilevel, operator_tensors
 from consolve.learned.training_domains import random_operator, random_right_hand_side, random_shape
 from consolve.learned.weights import Weights, save_weights
@@ -95,7 +97,8 @@ class Progress:
 
 
 def conjugate_gradients(hierarchy: Hierarchy, b: Tensor, steps: int) -> Tensor:
-    """|r_k| / |b| for k = 1..steps of preconditioned conjugate gradients from zero, (steps, batch); differentiable."""
+    """|r_k| / |b| for k = 1..steps of preconditioned conjugate gradients from zero, (steps, batch);
+    differentiable."""
     view = [-1] + [1] * (b.ndim - 1)
 
     def dot(x: Tensor, y: Tensor) -> Tensor:
@@ -161,7 +164,10 @@ class Training:
         self.net = TorchMultilevel(settings.ndim, settings.sweeps, hidden).to(self.device)
         scalars = [p for name, p in self.net.named_parameters() if "net" not in name]
         perceptrons = [p for name, p in self.net.named_parameters() if "net" in name]
-        groups = [{"params": scalars, "peak": settings.rate}, {"params": perceptrons, "peak": settings.rate / 5}]
+        groups = [
+            {"params": scalars, "peak": settings.rate},
+            {"params": perceptrons, "peak": settings.rate / 5},
+        ]
         self.optimiser = torch.optim.Adam([g for g in groups if g["params"]], lr=settings.rate)
         self.step, self.seconds, self.smoothed = 0, 0.0, 0.0
         self.best, self.best_tensors = float("inf"), self.net.tensors()
@@ -195,7 +201,9 @@ class Training:
                     self._log(loss, validation)
                     self._save_checkpoint()
                 if report:
-                    p = Progress(self.step, self.settings.steps, loss, self.smoothed, validation, self.seconds)
+                    p = Progress(
+                        self.step, self.settings.steps, loss, self.smoothed, validation, self.seconds
+                    )
                     report(p)
         except KeyboardInterrupt:
             self._save_checkpoint()
@@ -255,11 +263,16 @@ class Training:
             if new:
                 writer.writerow(["step", "seconds", "loss", "smoothed_loss", "validation_loss", "rate"])
             rate = self.optimiser.param_groups[0]["lr"]
-            row = (self.step, f"{self.seconds:.1f}", f"{loss:.4f}", f"{self.smoothed:.4f}", f"{validation:.4f}")
+            row = (
+                self.step,
+                f"{self.seconds:.1f}",
+                f"{loss:.4f}",
+                f"{self.smoothed:.4f}",
+                f"{validation:.4f}",
+            )
             writer.writerow([*row, f"{rate:.2e}"])
 
     def _save_checkpoint(self) -> None:
-        part = self._checkpoint.with_name(self._checkpoint.name + ".part")
         state = {
             "version": CHECKPOINT_VERSION,
             "settings": asdict(self.settings),
@@ -272,11 +285,8 @@ class Training:
             "best_tensors": {k: torch.from_numpy(v.copy()) for k, v in self.best_tensors.items()},
             "data_hash": self.data_hash,
         }
-        try:
+        with whole_file(self._checkpoint) as part:
             torch.save(state, part)
-            os.replace(part, self._checkpoint)
-        finally:
-            part.unlink(missing_ok=True)
 
     def _load_checkpoint(self) -> None:
         if not self._checkpoint.is_file():
@@ -332,10 +342,9 @@ def plot_log(log: Path, picture: Path) -> None:
     axes.set(xlabel="step", ylabel="decimals per iteration", title=log.stem)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    part = picture.with_name(picture.name + ".part")
-    figure.savefig(part, dpi=150, format="png")
+    with whole_file(picture) as part:
+        figure.savefig(part, dpi=150)
     plt.close(figure)
-    os.replace(part, picture)
 
 
 def _revision() -> str:

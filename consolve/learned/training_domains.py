@@ -18,7 +18,7 @@ def random_shape(rng: Generator, ndim: int, cells: int) -> tuple[int, ...]:
     """A shape of about ``cells`` cells, axes differing by up to a factor of two, odd lengths included."""
     stretch = rng.uniform(-0.35, 0.35, ndim)
     length = cells ** (1 / ndim) * np.exp(stretch - stretch.mean())
-    return tuple(max(8, int(round(n))) for n in length)
+    return tuple(max(8, round(float(n))) for n in length)
 
 
 def random_operator(rng: Generator, shape: tuple[int, ...]) -> GridOperator:
@@ -36,9 +36,9 @@ def random_operator(rng: Generator, shape: tuple[int, ...]) -> GridOperator:
         if rng.random() < 0.1:
             types[(types == FLUID) & _body(rng, shape)] = AIR
         if rng.random() < 0.15:
-            outside = tuple((SOLID, SOLID) for _ in shape)
+            outside = [(SOLID, SOLID)] * len(shape)
         else:
-            outside = tuple(tuple(int(s) for s in rng.choice([SOLID, AIR], 2, p=[0.75, 0.25])) for _ in shape)
+            outside = [tuple(rng.choice([SOLID, AIR], 2, p=[0.75, 0.25]).tolist()) for _ in shape]
         if np.count_nonzero(types == FLUID) > 0.2 * types.size:
             return GridOperator.from_cell_types(types, outside, dtype=np.float32)
 
@@ -49,7 +49,7 @@ def random_right_hand_side(rng: Generator, operator: GridOperator) -> NDArray[np
     if rng.random() < 0.4:
         b = gaussian_filter(b, rng.uniform(0.5, 4.0))
     b = operator.remove_null_space(b * operator.active)
-    return (b / max(np.linalg.norm(b), 1e-30)).astype(np.float32)
+    return (b / max(float(np.linalg.norm(b)), 1e-30)).astype(np.float32)
 
 
 def _axes(shape: tuple[int, ...]) -> list[NDArray]:

@@ -2,8 +2,9 @@
 
 Layout of a file (format version 1)
 -----------------------------------
-Attributes of the root: ``consolve_format`` (int), ``network`` (``multilevel``), ``ndim``, ``sweeps``, ``hidden``, and
-for the record ``command``, ``seed``, ``data_hash``, ``revision``, ``scores`` (JSON text).  Datasets, float32:
+Attributes of the root: ``consolve_format`` (int), ``network`` (``multilevel``), ``ndim``, ``sweeps``,
+``hidden``, and for the record ``command``, ``seed``, ``data_hash``, ``revision``, ``scores`` (JSON text).
+Datasets, float32:
 
 =====================  ============================  ====================================================
 alpha                  (LEVEL_CLASSES, sweeps, 2)    relaxation factor of each half-sweep, red then black
@@ -29,6 +30,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from consolve.files import whole_file
 
 FORMAT_VERSION = 1
 LEVEL_CLASSES = 4
@@ -87,7 +90,9 @@ class Weights:
                     f"{self.source}: tensor {name!r} is {tensor.dtype}{tensor.shape}, expected float32{shape}"
                 )
             if not np.isfinite(tensor).all():
-                raise WeightsError(f"{self.source}: tensor {name!r} holds NaN or Inf; train or install it again")
+                raise WeightsError(
+                    f"{self.source}: tensor {name!r} holds NaN or Inf; train or install it again"
+                )
         alpha = self.tensors["alpha"]
         if not ((alpha > 0) & (alpha <= ALPHA_MAX)).all():
             raise WeightsError(f"{self.source}: tensor 'alpha' must lie in (0, {ALPHA_MAX}]")
@@ -114,7 +119,11 @@ def tensor_shapes(sweeps: int, hidden: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"alpha": (LEVEL_CLASSES, sweeps, 2)}
     shapes |= {name: (LEVEL_CLASSES,) for name in ("gamma", "theta", "linear", "drop")}
     if hidden:
-        nets = (("cell", CELL_FEATURES, 3), ("face", FACE_FEATURES, 1), ("prolongation", PROLONGATION_FEATURES, 1))
+        nets = (
+            ("cell", CELL_FEATURES, 3),
+            ("face", FACE_FEATURES, 1),
+            ("prolongation", PROLONGATION_FEATURES, 1),
+        )
         for name, features, outputs in nets:
             shapes |= {
                 f"{name}_w1": (hidden, features),
@@ -141,8 +150,8 @@ def load_weights(name_or_path: str | os.PathLike[str], ndim: int) -> Weights:
         path = Path(name_or_path)
     if not path.is_file():
         raise WeightsError(
-            f"no weights at {str(path)!r}; give a shipped name ({', '.join(SHIPPED)}) or an HDF5 file made by "
-            "'consolve train multilevel'"
+            f"no weights at {str(path)!r}; give a shipped name ({', '.join(SHIPPED)}) or an HDF5 file made "
+            "by 'consolve train multilevel'"
         )
     weights = _read(path)
     if weights.ndim != ndim:
@@ -160,8 +169,8 @@ def _read(path: Path) -> Weights:
                 raise WeightsError(f"{path}: not a weights file of consolve (no attribute 'consolve_format')")
             if int(version) != FORMAT_VERSION:
                 raise WeightsError(
-                    f"{path}: format version {int(version)}, this consolve reads {FORMAT_VERSION}; train again or "
-                    "install a consolve that fits"
+                    f"{path}: format version {int(version)}, this consolve reads {FORMAT_VERSION}; "
+                    "train again or install a consolve that fits"
                 )
             network = file.attrs.get("network")
             if network != "multilevel":
@@ -171,7 +180,7 @@ def _read(path: Path) -> Weights:
                 raise WeightsError(f"{path}: attribute {missing[0]!r} is missing; the file is damaged")
             numbers = {key: int(file.attrs[key]) for key in ("ndim", "sweeps", "hidden")}
             tensors = {name: np.asarray(file[name]) for name in file if isinstance(file[name], h5py.Dataset)}
-            record = {k: str(v) for k, v in file.attrs.items() if k not in numbers and k != "consolve_format"}
+            record = {k: str(v) for k, v in file.attrs.items() if k not in (*numbers, "consolve_format")}
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read as HDF5 ({error}); train or install it again") from error
     return Weights(**numbers, tensors=tensors, record=record, source=str(path))
@@ -181,18 +190,12 @@ def save_weights(weights: Weights, path: str | os.PathLike[str]) -> None:
     """Write a weights file: whole or not at all."""
     import h5py
 
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        with h5py.File(part, "w") as file:
-            file.attrs["consolve_format"] = FORMAT_VERSION
-            file.attrs["network"] = "multilevel"
-            for key in ("ndim", "sweeps", "hidden"):
-                file.attrs[key] = getattr(weights, key)
-            for key, value in weights.record.items():
-                file.attrs[key] = value
-            for name, tensor in weights.tensors.items():
-                file.create_dataset(name, data=tensor, track_times=False)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part, h5py.File(part, "w") as file:
+        file.attrs["consolve_format"] = FORMAT_VERSION
+        file.attrs["network"] = "multilevel"
+        for key in ("ndim", "sweeps", "hidden"):
+            file.attrs[key] = getattr(weights, key)
+        for key, value in weights.record.items():
+            file.attrs[key] = value
+        for name, tensor in weights.tensors.items():
+            file.create_dataset(name, data=tensor, track_times=False)

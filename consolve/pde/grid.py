@@ -117,15 +117,15 @@ class GridOperator:
         sides = normalised_sides(outside, types.ndim)
         types = types.astype(np.uint8)
         if mobility is None:
-            k = np.ones((1, 1, 1), dtype)
+            k: NDArray = np.ones((1, 1, 1), dtype)
         else:
             k = np.ascontiguousarray(mobility, dtype)
             if k.shape != types.shape:
                 raise ValueError(f"mobility has shape {k.shape}, the grid {types.shape}")
             if not (np.isfinite(k).all() and (k[types == FLUID] > 0).all()):
                 raise ValueError("mobility must be finite, and positive in fluid cells")
-        faces = tuple(np.zeros(types.shape, dtype) for _ in range(types.ndim))
-        dirichlet = np.zeros(types.shape, dtype)
+        faces: tuple[NDArray, ...] = tuple(np.zeros(types.shape, dtype) for _ in range(types.ndim))
+        dirichlet: NDArray = np.zeros(types.shape, dtype)
         volumes = [as_volume(a) for a in faces]
         if types.ndim == 2:
             volumes.insert(0, volumes[0])
@@ -242,7 +242,8 @@ class GridOperator:
         return bool(self.components[1].any())
 
     def remove_null_space(self, b: NDArray) -> NDArray:
-        """``b`` less its mean over each closed component: the part of ``b`` for which A x = b has a solution."""
+        """``b`` less its mean over each closed component: the part of ``b`` for which A x = b has a
+        solution."""
         labels, closed = self.components
         result = np.where(self.active, b, 0)
         if closed.any():

@@ -1,4 +1,5 @@
-"""The multilevel preconditioner: linear, symmetric, positive definite, equal to its torch definition, effective."""
+"""The multilevel preconditioner: linear, symmetric, positive definite, equal to its torch definition,
+effective."""
 
 import subprocess
 import sys
@@ -38,7 +39,13 @@ def connected(operator):
     return operator.diagonal()[operator.active] > 0
 
 
-@given(st.integers(0, 10**6), st.sampled_from([2, 3]), st.sampled_from(["multilevel", "mg"]), st.booleans(), st.booleans())
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([2, 3]),
+    st.sampled_from(["multilevel", "mg"]),
+    st.booleans(),
+    st.booleans(),
+)
 def test_symmetric_positive_definite_on_random_domains(seed, ndim, name, closed, jumps):
     op = random_operator(seed, ndim, closed, jumps, most=14 if ndim == 2 else 7)
     m = dense(MultilevelPreconditioner(op, load_weights(name, ndim)), op.unknowns)
@@ -98,7 +105,9 @@ def perturbed(ndim, sweeps, hidden, seed):
     return net, Weights(ndim, sweeps, hidden, net.tensors())
 
 
-@pytest.mark.parametrize("shape", [(5, 6), (33, 20), (7, 1), (5, 4, 6), (9, 21, 13), (3, 30, 17), (1, 9, 8), (32, 32, 32)])
+@pytest.mark.parametrize(
+    "shape", [(5, 6), (33, 20), (7, 1), (5, 4, 6), (9, 21, 13), (3, 30, 17), (1, 9, 8), (32, 32, 32)]
+)
 @pytest.mark.parametrize("kind", ["image", "jumps", "closed"])
 @pytest.mark.parametrize(("hidden", "sweeps"), [(0, 2), (16, 1), (16, 2), (16, 3)])
 def test_engine_equals_torch_definition(shape, kind, hidden, sweeps):
@@ -118,7 +127,9 @@ def test_engine_equals_torch_definition(shape, kind, hidden, sweeps):
     faces, dirichlet = operator_tensors([op])
     faces, dirichlet = [f.double() / engine.scale for f in faces], dirichlet.double() / engine.scale
     with torch.no_grad():
-        exact = net.double().setup(faces, dirichlet).apply(torch.from_numpy(r)[None])[0].numpy() / engine.scale
+        exact = (
+            net.double().setup(faces, dirichlet).apply(torch.from_numpy(r)[None])[0].numpy() / engine.scale
+        )
     error = np.abs(z - exact[op.active]).max()
     assert error <= 3e-6 * np.abs(exact).max()
 

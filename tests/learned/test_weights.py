@@ -17,7 +17,9 @@ from consolve.learned.weights import (
 def random_weights(ndim=2, sweeps=2, hidden=4, seed=0):
     rng = np.random.default_rng(seed)
     shapes = tensor_shapes(sweeps, hidden)
-    return Weights(ndim, sweeps, hidden, {k: rng.uniform(0.1, 0.9, s).astype("f4") for k, s in shapes.items()})
+    return Weights(
+        ndim, sweeps, hidden, {k: rng.uniform(0.1, 0.9, s).astype("f4") for k, s in shapes.items()}
+    )
 
 
 @pytest.mark.parametrize("hidden", [0, 5])
