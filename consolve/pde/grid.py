@@ -232,9 +232,8 @@ class GridOperator:
             Boolean, one entry a component: it has no Dirichlet part, so its constant is in the null space.
         """
         labels = np.empty(self.shape, np.int32)
-        count = kernels.label_components(*self._volumes, as_volume(labels))
-        fixed = np.bincount(labels[self.active], self.dirichlet[self.active], minlength=count) > 0
-        return labels, ~fixed
+        has_dirichlet = kernels.label_components(*self._volumes, as_volume(labels))
+        return labels, ~has_dirichlet
 
     @property
     def is_singular(self) -> bool:

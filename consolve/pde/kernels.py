@@ -203,29 +203,108 @@ def assemble(f0, f1, f2, dirichlet, active, cells, number):
 
 
 @njit(**_OPTIONS)
-def label_components(f0, f1, f2, dirichlet, active, labels):
-    """Number the connected components of the active cells from 0; returns their count."""
+def _root(parent, a):
+    """Smallest run of the component of run a as known so far; paths are halved on the way."""
+    while parent[a] != a:
+        parent[a] = parent[parent[a]]
+        a = parent[a]
+    return a
+
+
+@njit(**_OPTIONS)
+def _join_rows(face, first, second, parent):
+    """Unite the runs of two rows wherever the face between them is open."""
+    last_a, last_b = -1, -1
+    for k in range(face.size):
+        if face[k] > 0:
+            a, b = first[k], second[k]
+            if a != last_a or b != last_b:
+                last_a, last_b = a, b
+                a, b = _root(parent, a), _root(parent, b)
+                if a < b:
+                    parent[b] = a
+                else:
+                    parent[a] = b
+
+
+@njit(parallel=True, **_OPTIONS)
+def _number_runs(f2, dirichlet, active, labels, start, fixed):
+    """Label the runs of connected cells of each row from ``start`` on; mark those with a Dirichlet part."""
     n0, n1, n2 = active.shape
-    flat = labels.reshape(-1)
-    flat[:] = -1
-    open_cells = np.empty(max(1, flat.size), np.int32)
-    index, value = np.empty(6, np.int64), np.empty(6, np.float64)
+    for row in prange(n0 * n1):
+        i, j = row // n1, row % n1
+        run = start[row] - 1
+        for k in range(n2):
+            if active[i, j, k]:
+                if k == 0 or not f2[i, j, k - 1] > 0:
+                    run += 1
+                labels[i, j, k] = run
+                if dirichlet[i, j, k] > 0:
+                    fixed[run] = True
+            else:
+                labels[i, j, k] = -1
+
+
+@njit(parallel=True, **_OPTIONS)
+def _count_runs(f2, active, start):
+    n0, n1, n2 = active.shape
+    for row in prange(n0 * n1):
+        i, j = row // n1, row % n1
+        count = 0
+        for k in range(n2):
+            if active[i, j, k] and (k == 0 or not f2[i, j, k - 1] > 0):
+                count += 1
+        start[row + 1] = count
+
+
+@njit(parallel=True, **_OPTIONS)
+def _relabel(labels, number):
+    n0, n1, n2 = labels.shape
+    for row in prange(n0 * n1):
+        line = labels[row // n1, row % n1]
+        for k in range(n2):
+            if line[k] >= 0:
+                line[k] = number[line[k]]
+
+
+@njit(**_OPTIONS)
+def label_components(f0, f1, f2, dirichlet, active, labels):
+    """Number the connected components of the active cells from 0, in the order of their first cells.
+
+    Runs of connected cells within the rows are united across rows (union-find), so the work besides a few
+    sweeps over the grid is proportional to the number of runs.
+
+    Returns
+    -------
+    For each component, whether it has a Dirichlet part.
+    """
+    n0, n1, _ = active.shape
+    start = np.zeros(n0 * n1 + 1, np.int32)
+    _count_runs(f2, active, start)
+    for row in range(n0 * n1):
+        start[row + 1] += start[row]
+    runs = start[n0 * n1]
+    fixed = np.zeros(runs, np.bool_)
+    _number_runs(f2, dirichlet, active, labels, start, fixed)
+    parent = np.arange(runs).astype(np.int32)
+    for i in range(n0):
+        for j in range(n1):
+            if j + 1 < n1:
+                _join_rows(f1[i, j], labels[i, j], labels[i, j + 1], parent)
+            if i + 1 < n0:
+                _join_rows(f0[i, j], labels[i, j], labels[i + 1, j], parent)
+    number = np.empty(runs, np.int32)
     count = 0
-    on = active.reshape(-1)
-    for start in range(flat.size):
-        if not on[start] or flat[start] >= 0:
-            continue
-        flat[start] = count
-        open_cells[0] = start
-        top = 1
-        while top > 0:
-            top -= 1
-            c = open_cells[top]
-            i, j, k = c // (n1 * n2), c // n2 % n1, c % n2
-            for q in range(_neighbours(f0, f1, f2, i, j, k, n0, n1, n2, index, value)):
-                if flat[index[q]] < 0:
-                    flat[index[q]] = count
-                    open_cells[top] = index[q]
-                    top += 1
-        count += 1
-    return count
+    for run in range(runs):
+        root = _root(parent, run)
+        if root == run:
+            number[run] = count
+            count += 1
+        else:
+            number[run] = number[root]
+    has_dirichlet = np.zeros(count, np.bool_)
+    for run in range(runs):
+        if fixed[run]:
+            has_dirichlet[number[run]] = True
+    _relabel(labels, number)
+    return has_dirichlet
