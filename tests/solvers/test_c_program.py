@@ -41,9 +41,11 @@ def run(program, *options):
     import petsc4py
 
     paths = [str(ROOT), str(Path(petsc4py.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    # An embedded Python finds a virtual environment by the PATH only.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return subprocess.run(
         [str(program), "-python", sys.executable, *options], capture_output=True, text=True, timeout=120,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=os.environ | {"PATH": path, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )  # fmt: skip
 
 
