@@ -46,11 +46,8 @@ def sign_of_diagonal(indptr, indices, values):
 
 
 @njit(inline="always")
-def _axis_of_step(cell, other, n0, n1, n2):
-    """Axis and direction (-1 or 1) in which ``other`` is the neighbour of ``cell``; axis -1 if it is none."""
-    step = other - cell
-    k = cell % n2
-    j = cell // n2 % n1
+def _axis_of_step(step, j, k, n1, n2):
+    """Axis and direction (-1 or 1) of a step between C-order indices from cell (., j, k); axis -1: none."""
     if step == 1 and k + 1 < n2:
         return 2, 1
     if step == -1 and k > 0:
@@ -102,7 +99,7 @@ def read_rows(indptr, indices, values, cells, sign, round_off, f0, f1, f2, diric
     (row, fault, entry) of the lowest row at fault, (-1, SOUND, -1) if there is none; ``entry`` is the
     position of the offending value, or -1 where the row as a whole offends.
     """
-    n0, n1, n2 = active.shape
+    _, n1, n2 = active.shape
     rows = indptr.size - 1
     fault_row = np.full(_CHUNKS, rows, np.int64)
     fault_code = np.zeros(_CHUNKS, np.int64)
@@ -125,6 +122,7 @@ def read_rows(indptr, indices, values, cells, sign, round_off, f0, f1, f2, diric
             kind[row] = COUPLED if coupled else DIAGONAL_ONLY
             if fault == SOUND and coupled:
                 total = 0.0
+                j, k = cell // n2 % n1, cell % n2
                 if a_ii == 0:
                     fault = NO_DIAGONAL
                 elif a_ii * sign < 0:
@@ -136,7 +134,7 @@ def read_rows(indptr, indices, values, cells, sign, round_off, f0, f1, f2, diric
                     if column == row or values[q] == 0:
                         continue
                     entry = q
-                    axis, step = _axis_of_step(cell, cells[column], n0, n1, n2)
+                    axis, step = _axis_of_step(cells[column] - cell, j, k, n1, n2)
                     if axis < 0:
                         fault = OFF_STENCIL
                         break
