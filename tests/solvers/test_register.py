@@ -115,11 +115,12 @@ def test_no_option_is_left_unused():
     options += " -options_left -b_pc_cnn_model multilevel"
     ending = """
 a, b, c = solver("a_"), solver("b_"), solver()
-print([k.getPC().getPythonContext().model for k in (a, b, c)], [k.getPythonContext().directions for k in (a, c)])
+print([k.getPC().getPythonContext().model for k in (a, b, c)])
+print([k.getPythonContext().directions for k in (a, c)])
 """
     done = python(SOLVE + ending, *options.split())
     assert done.returncode == 0, done.stderr
-    assert "['mg', 'multilevel', 'auto'] [3, 2]" in done.stdout
+    assert "['mg', 'multilevel', 'auto']\n[3, 2]" in done.stdout
     assert "no unused options" in done.stdout
 
 
