@@ -53,7 +53,8 @@ def find_grid(
 ) -> GridMap:
     """The grid of a matrix.
 
-    Looked for in this order: ``mask``, ``grid``, index sets attached to ``mat``, the DMDA ``dm``.
+    Looked for in this order: ``mask``, ``grid``, index sets attached to ``mat``, the DMDA ``dm``, the DMDA
+    that made ``mat``.
 
     Raises
     ------
@@ -75,8 +76,9 @@ def find_grid(
         return _all_cells(parse_grid(grid), rows, f"-pc_cnn_grid {grid}")
     if mat.query(CELLS):
         return _from_attached(mat)
-    if dm and dm.getType() == "da":
-        return _from_dmda(dm, rows)
+    for candidate in (dm, mat.getDM()):
+        if candidate and candidate.getType() == "da":
+            return _from_dmda(candidate, rows)
     raise MatrixError(f"the grid of this matrix of {rows} rows is not known; {_ADVICE}")
 
 

@@ -52,8 +52,9 @@ int main(int argc, char **argv)
     PetscCall(ISDestroy(&cells));
     PetscCall(ISDestroy(&shape));
   } else {
-    PetscCall(KSPSetDM(ksp, da));
-    PetscCall(KSPSetDMActive(ksp, PETSC_FALSE));
+    PC pc;
+    PetscCall(KSPGetPC(ksp, &pc));
+    PetscCall(PCSetDM(pc, da));
   }
   PetscCall(KSPSetFromOptions(ksp));
   for (PetscInt solve = 1; solve <= 2; solve++) {

@@ -147,13 +147,20 @@ def test_solves_on_a_dmda(problems, exact, sizes, stencil, kind):
     dm = PETSc.DMDA().create(sizes, dof=1, stencil_width=1, stencil_type=stencil, comm=PETSc.COMM_SELF)
     mat = dmda_matrix(dm)
     ksp = problems.ksp(mat, kind)
-    ksp.setDM(dm)
-    ksp.setDMActive(False)
+    ksp.getPC().setDM(dm)
     b = np.random.default_rng(0).standard_normal(mat.getSize()[0])
     solved = problems.solve(ksp, b)
     assert solved.iterations == 1 and solved.reason > 0
     operator = GridOperator.from_cell_types(np.zeros(sizes[::-1], int), outside=2)
     assert residual(operator.to_csr(), solved.x, b) < 1e-8
+
+
+def test_a_matrix_that_a_dmda_made_knows_its_grid(problems, exact):
+    dm = PETSc.DMDA().create((12, 17), stencil_width=1, stencil_type="star", comm=PETSc.COMM_SELF)
+    mat = dmda_matrix(dm)
+    ksp = problems.ksp(mat)
+    assert problems.solve(ksp, np.random.default_rng(0).standard_normal(204)).iterations == 1
+    assert ksp.getPC().getPythonContext()._stencil.operator.shape == (17, 12)
 
 
 @pytest.mark.parametrize("shape", [(6, 7), (4, 3, 5)], ids=str)
@@ -518,8 +525,7 @@ def test_unfit_dmda(problems, case):
     mat = dm.createMatrix() if case == "dof" else dmda_matrix(dm, case == "periodic")
     mat.assemble()
     ksp = problems.ksp(mat)
-    ksp.setDM(dm)
-    ksp.setDMActive(False)
+    ksp.getPC().setDM(dm)
     with pytest.raises((MatrixError, PETSc.Error)) as caught:
         ksp.setUp()
     words = {"dof": "blocks of 2", "1d": "1D", "periodic": "periodic along x"}[case]
