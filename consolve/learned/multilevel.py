@@ -13,6 +13,7 @@ from consolve.learned import coarsen_kernels, cycle_kernels, setup_kernels
 from consolve.learned.coarsest import pseudo_inverse
 from consolve.learned.layout import ARRAYS, Layout, make_layout, runs_of
 from consolve.learned.weights import LEVEL_CLASSES, Weights
+from consolve.pde.arrays import zeros
 from consolve.pde.grid import GridOperator
 
 _NET_TENSORS = ("w1", "e", "w2", "b2", "v")
@@ -105,7 +106,7 @@ class MultilevelPreconditioner:
         layout = make_layout(operator.shape, uniform)
         old = self._layout
         if old is None or old.shapes != layout.shapes or old.size != layout.size:
-            self._arena = np.zeros(layout.size, np.float32)
+            self._arena = zeros(layout.size, np.float32)
         else:
             for name in ("x", "b", "residual"):
                 layout.array(self._arena, 0, name)[:] = 0

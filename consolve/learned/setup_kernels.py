@@ -272,6 +272,47 @@ def _correct_weights(phi, place, count, net, base, units, top, answer, linear, o
             p2[at] = weight
 
 
+@njit(**OPTIONS)
+def _split(row, split, low, r, n2):
+    """Store a row in natural order as row r of both colours."""
+    even, odd = split[low, r][1:], split[1 - low, r][1:]
+    for h in range(n2 // 2):
+        even[h] = row[2 * h]
+        odd[h] = row[2 * h + 1]
+    if n2 % 2 == 1:
+        even[n2 // 2] = row[n2 - 1]
+
+
+@njit(**OPTIONS)
+def _weights(outward, linear, weight):
+    """linear where the outward face (a framed row) is open, else 0."""
+    face = outward[1:]
+    for k in range(weight.size):
+        weight[k] = linear if face[k] > 0 else _ZERO
+
+
+@njit(**OPTIONS)
+def _weights_along(lower, upper, linear, weight):
+    """The same along the row: even cells look down, odd ones up."""
+    for k in range(0, weight.size, 2):
+        weight[k] = linear if lower[k + 1] > 0 else _ZERO
+    for k in range(1, weight.size, 2):
+        weight[k] = linear if upper[k + 1] > 0 else _ZERO
+
+
+@njit(**OPTIONS)
+def _diagonal_and_own(face, inverse, share, fixed, dropped, weight, d, own):
+    """Diagonal, and 1 - drop - sum of the weights (0 at empty cells), of the cells of a row."""
+    a, b, c, e, f, g = face[0][1:], face[1][1:], face[2][1:], face[3][1:], face[4][1:], face[5][1:]
+    u, v, w = weight[0], weight[1], weight[2]
+    inv, part = inverse[1:], share[1:]
+    for k in range(d.size):
+        d[k] = fixed[k] + a[k] + b[k] + c[k] + e[k] + f[k] + g[k]
+    for k in range(d.size):
+        keep = _ONE - min(dropped * part[k], _MOST_DROPPED)
+        own[k] = (keep if inv[k] > 0 else _ZERO) - u[k] - v[k] - w[k]
+
+
 @njit(parallel=True, **OPTIONS)
 def level_kernels(
     f0, f1, f2, dirichlet, inverse, fixed, ndim, scalars, cell_net, prolongation_net, theta, irregular,
@@ -296,6 +337,7 @@ def level_kernels(
         face = np.zeros((6, n2 + 2), np.float32)
         stiff, near = np.zeros((7, n2 + 2), np.float32), np.zeros((7, n2 + 2), np.float32)
         score, weight = np.empty(n2, np.float32), np.zeros((3, n2), np.float32)
+        d_row, own_row = np.empty(n2, np.float32), np.empty(n2, np.float32)
         units, top = np.empty((max(hidden, 1), _BATCH + 3), np.float32), np.empty(_BATCH + 3, np.float32)
         answer = np.empty((3, _BATCH + 3), np.float32)
         phi_cell, place_cell = np.empty((4, _BATCH), np.float32), np.empty((2, _BATCH), np.int64)
@@ -317,39 +359,28 @@ def level_kernels(
             fixed_row, theta_row = dirichlet[i, j], theta[i, j]
             for k in range(n2):
                 theta_row[k] = scalars[1] * fixed_row[k]
+            weight[:] = 0
             if long0:
-                outward = face[i % 2][1:]
-                for k in range(n2):
-                    weight[0, k] = linear if outward[k] > 0 else _ZERO
+                _weights(face[i % 2], linear, weight[0])
             if long1:
-                outward = face[2 + j % 2][1:]
-                for k in range(n2):
-                    weight[1, k] = linear if outward[k] > 0 else _ZERO
+                _weights(face[2 + j % 2], linear, weight[1])
             if long2:
-                for k in range(n2):
-                    weight[2, k] = linear if face[4 + k % 2, k + 1] > 0 else _ZERO
+                _weights_along(face[4], face[5], linear, weight[2])
+            _diagonal_and_own(face, stiff[6], near[6], fixed_row, dropped, weight, d_row, own_row)
             r = (i + pad) * (n1 + 2) + j + 1
-            for k in range(n2):
-                c, h = (i + j + k) % 2, k // 2 + 1
-                inv = stiff[6, k + 1]
-                smoother[c, r, h] = inv
-                d = fixed_row[k] + face[0, k + 1] + face[1, k + 1] + face[2, k + 1]
-                diagonal[c, r, h] = d + face[3, k + 1] + face[4, k + 1] + face[5, k + 1]
-                keep = _ONE - min(dropped * near[6, k + 1], _MOST_DROPPED) if inv > 0 else _ZERO
-                own[c, r, h] = keep - weight[0, k] - weight[1, k] - weight[2, k]
-                p1[c, r, h] = weight[1, k]
-                p2[c, r, h] = weight[2, k]
+            low = (i + j) % 2
+            _split(stiff[6][1:], smoother, low, r, n2)
+            _split(d_row, diagonal, low, r, n2)
+            _split(own_row, own, low, r, n2)
+            _split(weight[1], p1, low, r, n2)
+            _split(weight[2], p2, low, r, n2)
             if long0:
-                for k in range(n2):
-                    p0[(i + j + k) % 2, r, k // 2 + 1] = weight[0, k]
+                _split(weight[0], p0, low, r, n2)
             if store_faces:
-                for k in range(n2):
-                    c, h = (i + j + k) % 2, k // 2 + 1
-                    s1[c, r, h] = face[3, k + 1]
-                    s2[c, r, h] = face[5, k + 1]
+                _split(face[3][1:], s1, low, r, n2)
+                _split(face[5][1:], s2, low, r, n2)
                 if long0:
-                    for k in range(n2):
-                        s0[(i + j + k) % 2, r, k // 2 + 1] = face[1, k + 1]
+                    _split(face[1][1:], s0, low, r, n2)
             if hidden == 0:
                 continue
             _irregular(face, stiff, near, n2, ndim, score)

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from consolve.pde import kernels
+from consolve.pde.arrays import zeros
 
 FLUID, SOLID, AIR = 0, 1, 2
 """Cell types: unknown pressure, homogeneous Neumann wall, homogeneous Dirichlet (free surface)."""
@@ -124,8 +125,8 @@ class GridOperator:
                 raise ValueError(f"mobility has shape {k.shape}, the grid {types.shape}")
             if not (np.isfinite(k).all() and (k[types == FLUID] > 0).all()):
                 raise ValueError("mobility must be finite, and positive in fluid cells")
-        faces: tuple[NDArray, ...] = tuple(np.zeros(types.shape, dtype) for _ in range(types.ndim))
-        dirichlet: NDArray = np.zeros(types.shape, dtype)
+        faces: tuple[NDArray, ...] = tuple(zeros(types.shape, dtype) for _ in range(types.ndim))
+        dirichlet: NDArray = zeros(types.shape, dtype)
         volumes = [as_volume(a) for a in faces]
         if types.ndim == 2:
             volumes.insert(0, volumes[0])

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.pde import GridOperator
+from consolve.pde.arrays import zeros
 from consolve.pde.grid import as_volume
 from consolve.solvers import stencil_kernels as kernels
 from consolve.solvers.errors import MatrixError
@@ -73,8 +74,8 @@ def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stenc
     rows = indptr.size - 1
     if grid.cells.size != rows:
         raise MatrixError(f"{grid.origin} places {grid.cells.size} rows, the matrix has {rows}")
-    faces = tuple(np.zeros(grid.shape) for _ in grid.shape)
-    dirichlet, active = np.zeros(grid.shape), np.zeros(grid.shape, np.bool_)
+    faces = tuple(zeros(grid.shape) for _ in grid.shape)
+    dirichlet, active = zeros(grid.shape), zeros(grid.shape, np.bool_)
     volumes = [as_volume(f) for f in faces]
     if len(volumes) == 2:
         volumes.insert(0, volumes[0])  # never written: the first axis has one layer

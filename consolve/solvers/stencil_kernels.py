@@ -8,6 +8,7 @@ from numba import njit, prange
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 _CHUNKS = 64
+_READ_CHUNKS = 16
 
 COUPLED, DIAGONAL_ONLY = 0, 1
 """Kinds of rows: with a nonzero off-diagonal entry, and without."""
@@ -101,13 +102,14 @@ def read_rows(indptr, indices, values, cells, sign, round_off, f0, f1, f2, diric
     """
     _, n1, n2 = active.shape
     rows = indptr.size - 1
-    fault_row = np.full(_CHUNKS, rows, np.int64)
-    fault_code = np.zeros(_CHUNKS, np.int64)
-    fault_entry = np.full(_CHUNKS, -1, np.int64)
+    fault_row = np.full(_READ_CHUNKS, rows, np.int64)
+    fault_code = np.zeros(_READ_CHUNKS, np.int64)
+    fault_entry = np.full(_READ_CHUNKS, -1, np.int64)
     flat0, flat1, flat2 = f0.reshape(-1), f1.reshape(-1), f2.reshape(-1)
     flat_dirichlet, flat_active = dirichlet.reshape(-1), active.reshape(-1)
-    for chunk in prange(_CHUNKS):
-        for row in range(rows * chunk // _CHUNKS, rows * (chunk + 1) // _CHUNKS):
+    for chunk in prange(_READ_CHUNKS):
+        first_row = rows * chunk // _READ_CHUNKS
+        for row in range(first_row, rows * (chunk + 1) // _READ_CHUNKS):
             cell = cells[row]
             start, stop = indptr[row], indptr[row + 1]
             a_ii, coupled, fault, entry = 0.0, False, SOUND, -1
@@ -138,6 +140,13 @@ def read_rows(indptr, indices, values, cells, sign, round_off, f0, f1, f2, diric
                     if axis < 0:
                         fault = OFF_STENCIL
                         break
+                    if step < 0 and first_row <= column < row:
+                        # That row came before and has checked this pair, unless it found no coupling.
+                        beside = cells[column]
+                        known = flat0[beside] if axis == 0 else flat1[beside] if axis == 1 else flat2[beside]
+                        if known > 0:
+                            total += known
+                            continue
                     c = -sign * values[q]
                     back = -sign * entry_of(indptr, indices, values, column, row)
                     if not np.isfinite(back):
