@@ -156,7 +156,7 @@ class _Solver:
         ksp = self.ksp
         if ksp is None:
             raise RuntimeError("solve is called before set_up")
-        rhs, x = mat.createVecLeft(), mat.createVecRight()
+        rhs, x, residual = mat.createVecLeft(), mat.createVecRight(), mat.createVecLeft()
         rhs.array_w[:] = b
         if guess is not None:
             x.array_w[:] = guess
@@ -164,7 +164,6 @@ class _Solver:
         start = time.perf_counter()
         ksp.solve(rhs, x)
         seconds = time.perf_counter() - start
-        residual = rhs.duplicate()
         mat.mult(x, residual)
         residual.aypx(-1.0, rhs)
         norm = rhs.norm()
@@ -178,7 +177,10 @@ class _Solver:
             relative_residual=residual.norm() / norm if norm > 0 else residual.norm(),
             history=np.array(ksp.getConvergenceHistory()),
         )
-        return x.array_r.copy(), record
+        solution = x.array_r.copy()
+        for vector in (rhs, x, residual):
+            vector.destroy()  # petsc4py only marks what goes out of scope, some versions until the end
+        return solution, record
 
     def unused_options(self) -> list[str]:
         """Options that no part of PETSc has asked for: misspelt, or of a type that is not in use."""
@@ -282,6 +284,8 @@ class PressureSolver:
         self._group = closed_group(operator)
         assembled = time.perf_counter() - start
         setup = self._solver.set_up(mat)
+        if self._mat is not None:
+            self._mat.destroy()
         self._mat, self._operator = mat, operator
         return assembled, setup
 
@@ -293,6 +297,8 @@ class PressureSolver:
     def destroy(self) -> None:
         """Free the KSP and take the options out of PETSc's database."""
         self._solver.destroy()
+        if self._mat is not None:
+            self._mat.destroy()
         self._operator = self._mat = None
 
 
