@@ -9,10 +9,9 @@ import numpy as np
 from numba import njit, prange
 
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.setup_kernels import _base, _perceptron
+from consolve.learned.perceptron_kernels import REGULAR, perceptron, value_at_zero
 from consolve.learned.weights import RANGE
 
-_REGULAR = np.float32(2e-6)
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
 
@@ -81,7 +80,7 @@ def coarse_faces(f, links, drain, irregular, axis, ndim, blocks, gamma, net, coa
         answer = np.empty((1, c2), np.float32)
         base = np.zeros(1, np.float32)
         if hidden > 0:
-            base = _base(net[0], net[1], net[2], net[3], net[4])
+            base = value_at_zero(net[0], net[1], net[2], net[3], net[4])
         for line in range(c0 * c1 * thread // threads, c0 * c1 * (thread + 1) // threads):
             ci, cj = line // c1, line % c1
             ni, nj = ci + e0, cj + e1
@@ -128,12 +127,12 @@ def coarse_faces(f, links, drain, irregular, axis, ndim, blocks, gamma, net, coa
                 c, d = _squash(along + beyond) - even, _squash(abs(along - beyond))
                 e, g = _squash(left + right) - even, _squash(abs(left - right))
                 p, q = _squash(drained + drawn), _squash(abs(drained - drawn))
-                if max(max(abs(a), abs(b)), max(abs(c), d), max(abs(e), g), max(p, q)) > _REGULAR:
+                if max(max(abs(a), abs(b)), max(abs(c), d), max(abs(e), g), max(p, q)) > REGULAR:
                     phi[0, count], phi[1, count], phi[2, count], phi[3, count] = a, b, c, d
                     phi[4, count], phi[5, count], phi[6, count], phi[7, count] = e, g, p, q
                     index[count] = ck
                     count += 1
             if count > 0:
-                _perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+                perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
                 for m in range(count):
                     coarse[ci, cj, index[m]] *= np.exp(np.float32(RANGE) * answer[0, m])

@@ -6,68 +6,20 @@ into the colour-split arrays described in cycle_kernels.  The formulas are those
 (docs/multilevel.md). A perceptron is run only where its features do not all vanish: on the regular interior
 of a domain its correction is 0.
 
-``net`` arguments are tuples (w1, e, w2, b2, v) of one level class, e of shape (hidden,); hidden = 0 switches
-it off. Irregular cells are collected over rows and given to a perceptron some hundred at a time, so that its
-loops vectorise.
+``net`` arguments are the tuples of perceptron_kernels.  Irregular cells are collected over rows and given to
+a perceptron some hundred at a time, so that its loops vectorise.
 """
 
 import numpy as np
 from numba import njit, prange
 
 from consolve.learned.cycle_kernels import OPTIONS
+from consolve.learned.perceptron_kernels import REGULAR, perceptron, value_at_zero
 from consolve.learned.weights import OMEGA_RANGE, RANGE
 
-_REGULAR = np.float32(2e-6)
 _MOST_DROPPED = np.float32(0.9)
 _BATCH = 512
 _ONE, _ZERO = np.float32(1), np.float32(0)
-
-
-@njit(**OPTIONS)
-def _perceptron(phi, count, w1, e, w2, b2, v, base, hidden, top, out):
-    """out[:, q] = tanh(V h(phi_q) - base) for q < count; inner loops run over the samples."""
-    for a in range(w1.shape[0]):
-        ha = hidden[a]
-        for q in range(count):
-            ha[q] = e[a]
-        for f in range(w1.shape[1]):
-            weight, pf = w1[a, f], phi[f]
-            for q in range(count):
-                ha[q] += weight * pf[q]
-        for q in range(count):
-            ha[q] = max(ha[q], _ZERO)
-    for o in range(v.shape[0]):
-        for q in range(count):
-            out[o, q] = -base[o]
-    for a in range(w2.shape[0]):
-        for q in range(count):
-            top[q] = b2[a]
-        for c in range(w2.shape[1]):
-            weight, hc = w2[a, c], hidden[c]
-            for q in range(count):
-                top[q] += weight * hc[q]
-        for q in range(count):
-            top[q] = max(top[q], _ZERO)
-        for o in range(v.shape[0]):
-            weight, oo = v[o, a], out[o]
-            for q in range(count):
-                oo[q] += weight * top[q]
-    for o in range(v.shape[0]):
-        for q in range(count):
-            out[o, q] = np.tanh(out[o, q])
-
-
-@njit(**OPTIONS)
-def _base(w1, e, w2, b2, v):
-    """V h(0)."""
-    out = np.zeros(v.shape[0], np.float32)
-    for a in range(w2.shape[0]):
-        top = b2[a]
-        for c in range(w2.shape[1]):
-            top += w2[a, c] * max(e[c], _ZERO)
-        for o in range(v.shape[0]):
-            out[o] += v[o, a] * max(top, _ZERO)
-    return out
 
 
 @njit(parallel=True, **OPTIONS)
@@ -246,7 +198,7 @@ def _prolongation_features(face, stiff, near, k, out, back, ndim, phi, at):
 @njit(**OPTIONS)
 def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, smoother, own, theta):
     """Apply the cell perceptron to ``count`` collected cells: smoother, own weight, theta."""
-    _perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+    perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
     for q in range(count):
         at = place[0, q]
         smoother[at] *= np.exp(np.float32(OMEGA_RANGE) * answer[0, q])
@@ -259,7 +211,7 @@ def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, sm
 @njit(**OPTIONS)
 def _correct_weights(phi, place, count, net, base, units, top, answer, linear, own, p0, p1, p2):
     """Apply the prolongation perceptron to ``count`` collected couplings: weight of the axis, own weight."""
-    _perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+    perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
     for q in range(count):
         at, axis = place[0, q], place[1, q]
         weight = linear * np.exp(np.float32(RANGE) * answer[0, q])
@@ -345,8 +297,8 @@ def level_kernels(
         cells, couplings = 0, 0
         cell_base, axis_base = np.zeros(3, np.float32), np.zeros(1, np.float32)
         if hidden > 0:
-            cell_base = _base(cell_net[0], cell_net[1], cell_net[2], cell_net[3], cell_net[4])
-            axis_base = _base(
+            cell_base = value_at_zero(cell_net[0], cell_net[1], cell_net[2], cell_net[3], cell_net[4])
+            axis_base = value_at_zero(
                 prolongation_net[0],
                 prolongation_net[1],
                 prolongation_net[2],
@@ -386,9 +338,9 @@ def level_kernels(
             _irregular(face, stiff, near, n2, ndim, score)
             mark = irregular[i, j]
             for k in range(n2):
-                mark[k] = score[k] > _REGULAR
+                mark[k] = score[k] > REGULAR
             for k in range(n2):
-                if score[k] <= _REGULAR or stiff[6, k + 1] == 0:
+                if score[k] <= REGULAR or stiff[6, k + 1] == 0:
                     continue
                 at = ((i + j + k) % 2 * rows + r) * width + k // 2 + 1
                 _cell_features(face, stiff, near, k + 1, ndim, phi_cell, cells)

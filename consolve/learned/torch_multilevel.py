@@ -15,6 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from consolve.learned.coarsest import null_vectors
+from consolve.learned.torch_blocks import (
+    TINY,
+    at_even,
+    at_odd,
+    block_max,
+    block_sum,
+    crop,
+    lower,
+    over,
+    pad_even,
+    pad_to,
+    parity,
+    spread,
+    squash,
+    upper,
+)
 from consolve.learned.torch_kernels import BOTH, RED, colour_mask, residual
 from consolve.learned.weights import (
     ALPHA_MAX,
@@ -28,22 +44,6 @@ from consolve.learned.weights import (
     Weights,
 )
 from consolve.pde.grid import GridOperator
-
-_TINY = 1e-30
-
-
-def _over(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, and 0 where b is 0."""
-    return torch.where(b > 0, a / b.clamp_min(_TINY), torch.zeros_like(a))
-
-
-def _upper(x: Tensor, axis: int) -> Tensor:
-    """Value of the upper neighbour along a grid axis (wraps: multiply by a face coefficient)."""
-    return torch.roll(x, -1, axis + 1)
-
-
-def _lower(x: Tensor, axis: int) -> Tensor:
-    return torch.roll(x, 1, axis + 1)
 
 
 @dataclass
@@ -157,8 +157,8 @@ class TorchMultilevel(nn.Module):
         faces, dirichlet = list(faces), dirichlet
         while max(shape) > COARSEST:
             factor = tuple(2 if n > 1 else 1 for n in shape)
-            faces = [_pad_even(f, factor) for f in faces]
-            dirichlet = _pad_even(dirichlet, factor)
+            faces = [pad_even(f, factor) for f in faces]
+            dirichlet = pad_even(dirichlet, factor)
             level = self._kernels(faces, dirichlet, factor, min(len(levels), LEVEL_CLASSES - 1))
             levels.append(level)
             faces, dirichlet = self._coarsen(level)
@@ -170,8 +170,8 @@ class TorchMultilevel(nn.Module):
         dim2 = 2 * self.ndim
         d = dirichlet
         for axis, f in enumerate(faces):
-            d = d + f + _lower(f, axis)
-        inverse = _over(torch.ones_like(d), d)
+            d = d + f + lower(f, axis)
+        inverse = over(torch.ones_like(d), d)
         fixed = dirichlet * inverse
         own_drop = torch.exp(torch.zeros_like(d))
         omega = torch.ones_like(d)
@@ -185,16 +185,16 @@ class TorchMultilevel(nn.Module):
             if factor[axis] == 1:
                 prolongation.append(torch.zeros_like(d))
                 continue
-            odd = _parity(d, axis)
-            below = _lower(f, axis)
+            odd = parity(d, axis)
+            below = lower(f, axis)
             outward = torch.where(odd, f, below)
             inward = torch.where(odd, below, f)
             w = self.linear[lc].exp() * (outward > 0)
             if self.hidden:
-                beyond = torch.where(odd, _upper(inverse, axis), _lower(inverse, axis))
-                partner = torch.where(odd, _lower(inverse, axis), _upper(inverse, axis))
-                beyond_fixed = torch.where(odd, _upper(fixed, axis), _lower(fixed, axis))
-                partner_fixed = torch.where(odd, _lower(fixed, axis), _upper(fixed, axis))
+                beyond = torch.where(odd, upper(inverse, axis), lower(inverse, axis))
+                partner = torch.where(odd, lower(inverse, axis), upper(inverse, axis))
+                beyond_fixed = torch.where(odd, upper(fixed, axis), lower(fixed, axis))
+                partner_fixed = torch.where(odd, lower(fixed, axis), upper(fixed, axis))
                 psi = (
                     dim2 * outward * inverse - 1,
                     dim2 * inward * inverse - 1,
@@ -218,10 +218,10 @@ class TorchMultilevel(nn.Module):
         stiffness = torch.zeros_like(d)
         near_fixed = torch.zeros_like(d)
         for axis, f in enumerate(faces):
-            below = _lower(f, axis)
+            below = lower(f, axis)
             squares = squares + f * f + below * below
-            stiffness = stiffness + f * _upper(inverse, axis) + _lower(f * inverse, axis)
-            near_fixed = near_fixed + f * _upper(fixed, axis) + _lower(f * fixed, axis)
+            stiffness = stiffness + f * upper(inverse, axis) + lower(f * inverse, axis)
+            near_fixed = near_fixed + f * upper(fixed, axis) + lower(f * fixed, axis)
         inside = d > 0
         zero = torch.zeros_like(d)
         return (
@@ -237,53 +237,53 @@ class TorchMultilevel(nn.Module):
         d, fixed = level.diagonal, level.dirichlet
         own_theta: Tensor | float = 1.0
         if self.hidden:
-            inverse = _over(torch.ones_like(d), d)
+            inverse = over(torch.ones_like(d), d)
             phi = self._cell_features(level.faces, d, inverse, fixed * inverse)
             own_theta = torch.exp(RANGE * self.cell_net(phi, lc)[2])
-        coarse_dirichlet = self.theta[lc].exp() * _block_sum(fixed * own_theta, factor)
-        block_fixed = _block_sum(fixed, factor)
-        links = [_block_sum(_even(f, axis), factor) for axis, f in enumerate(level.faces)]
+        coarse_dirichlet = self.theta[lc].exp() * block_sum(fixed * own_theta, factor)
+        block_fixed = block_sum(fixed, factor)
+        links = [block_sum(at_even(f, axis), factor) for axis, f in enumerate(level.faces)]
         columns = np.prod(factor) / 2
         coarse_faces = []
         for axis, f in enumerate(level.faces):
             if factor[axis] == 1:
-                coarse_faces.append(self.gamma[lc].exp() * _block_sum(f, factor))
+                coarse_faces.append(self.gamma[lc].exp() * block_sum(f, factor))
                 continue
-            crossing = _odd(f, axis)
-            inner = _even(f, axis)
-            left = _lower(inner, axis)
-            right = _upper(inner, axis)
+            crossing = at_odd(f, axis)
+            inner = at_even(f, axis)
+            left = lower(inner, axis)
+            right = upper(inner, axis)
             resistance = (
-                _over(torch.ones_like(f), crossing)
-                + 0.5 * _over(torch.ones_like(f), left)
-                + 0.5 * _over(torch.ones_like(f), right)
+                over(torch.ones_like(f), crossing)
+                + 0.5 * over(torch.ones_like(f), left)
+                + 0.5 * over(torch.ones_like(f), right)
             )
-            series = torch.where(crossing > 0, 1 / resistance.clamp_min(_TINY), torch.zeros_like(f))
-            total = _block_sum(crossing, factor)
+            series = torch.where(crossing > 0, 1 / resistance.clamp_min(TINY), torch.zeros_like(f))
+            total = block_sum(crossing, factor)
             g = self.gamma[lc].exp() * total
             if self.hidden:
-                largest = _block_max(crossing, factor)
+                largest = block_max(crossing, factor)
                 lateral = sum(
                     (links[b] for b in range(self.ndim) if b != axis and factor[b] > 1),
                     torch.zeros_like(total),
                 ) / max(1, self.ndim - 1)
-                across = _over(lateral, total), _over(_upper(lateral, axis), total)
-                along = _over(links[axis], total), _over(_upper(links[axis], axis), total)
-                drain = _over(block_fixed, total), _over(_upper(block_fixed, axis), total)
+                across = over(lateral, total), over(upper(lateral, axis), total)
+                along = over(links[axis], total), over(upper(links[axis], axis), total)
+                drain = over(block_fixed, total), over(upper(block_fixed, axis), total)
                 open_block = total > 0
                 zero = torch.zeros_like(total)
                 phi = (
-                    torch.where(open_block, 2 * _over(_block_sum(series, factor), total) - 1, zero),
-                    torch.where(open_block, _over(total, columns * largest) - 1, zero),
+                    torch.where(open_block, 2 * over(block_sum(series, factor), total) - 1, zero),
+                    torch.where(open_block, over(total, columns * largest) - 1, zero),
                     *(
                         torch.where(open_block, value, zero)
                         for value in (
-                            _squash(along[0] + along[1]) - _squash(torch.full_like(total, 2.0)),
-                            _squash((along[0] - along[1]).abs()),
-                            _squash(across[0] + across[1]) - _squash(torch.full_like(total, 2.0)),
-                            _squash((across[0] - across[1]).abs()),
-                            _squash(drain[0] + drain[1]),
-                            _squash((drain[0] - drain[1]).abs()),
+                            squash(along[0] + along[1]) - squash(torch.full_like(total, 2.0)),
+                            squash((along[0] - along[1]).abs()),
+                            squash(across[0] + across[1]) - squash(torch.full_like(total, 2.0)),
+                            squash((across[0] - across[1]).abs()),
+                            squash(drain[0] + drain[1]),
+                            squash((drain[0] - drain[1]).abs()),
                         )
                     ),
                 )
@@ -307,15 +307,15 @@ class Hierarchy:
     def product(self, x: Tensor) -> Tensor:
         """A x on the finest level."""
         shape = x.shape
-        padded = _pad_to(x, self.levels[0].diagonal.shape)
-        return -_crop(self.levels[0].residual(torch.zeros_like(padded), padded), shape)
+        padded = pad_to(x, self.levels[0].diagonal.shape)
+        return -crop(self.levels[0].residual(torch.zeros_like(padded), padded), shape)
 
     def _cycle(self, r: Tensor, depth: int) -> Tensor:
         if depth == len(self.levels):
             flat = r.reshape(r.shape[0], -1, 1)
             return (self.coarsest_inverse.to(r.dtype) @ flat).reshape(r.shape)
         level, shape = self.levels[depth], r.shape
-        b = _pad_to(r, level.diagonal.shape)
+        b = pad_to(r, level.diagonal.shape)
         alpha = self.alpha[level.level_class]
         steps = [(s, c) for s in range(alpha.shape[0]) for c in (0, 1)]
         x = alpha[0, 0] * colour_mask(RED, tuple(b.shape[1:]), b) * level.smoother * b
@@ -325,7 +325,7 @@ class Hierarchy:
         x = x + _prolong(level, coarse)
         for s, c in reversed(steps):
             x = x + alpha[s, c] * (level.smoother * level.residual(b, x, c))
-        return _crop(x, shape)
+        return crop(x, shape)
 
 
 def operator_tensors(
@@ -340,75 +340,15 @@ def operator_tensors(
     return faces, dirichlet
 
 
-def _squash(t: Tensor) -> Tensor:
-    """t / (1 + t): maps [0, inf) to [0, 1)."""
-    return t / (1 + t)
-
-
-def _pad_to(x: Tensor, shape: Sequence[int]) -> Tensor:
-    pad = [p for n, m in zip(reversed(x.shape[1:]), reversed(shape[1:])) for p in (0, m - n)]
-    return nn.functional.pad(x, pad) if any(pad) else x
-
-
-def _pad_even(x: Tensor, factor: tuple[int, ...]) -> Tensor:
-    return _pad_to(x, (x.shape[0], *(n + (-n) % k for n, k in zip(x.shape[1:], factor))))
-
-
-def _crop(x: Tensor, shape: Sequence[int]) -> Tensor:
-    return x if x.shape == tuple(shape) else x[tuple(slice(0, n) for n in shape)]
-
-
-def _parity(x: Tensor, axis: int) -> Tensor:
-    """True at odd indices along a grid axis."""
-    n = x.shape[axis + 1]
-    view = [1] * x.ndim
-    view[axis + 1] = n
-    return (torch.arange(n, device=x.device) % 2 == 1).reshape(view).expand_as(x)
-
-
-def _odd(x: Tensor, axis: int) -> Tensor:
-    """x at odd indices along an axis, 0 at even ones."""
-    return torch.where(_parity(x, axis), x, torch.zeros_like(x))
-
-
-def _even(x: Tensor, axis: int) -> Tensor:
-    return torch.where(_parity(x, axis), torch.zeros_like(x), x)
-
-
-def _blocks(x: Tensor, factor: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
-    view: list[int] = [x.shape[0]]
-    for n, k in zip(x.shape[1:], factor):
-        view += [n // k, k]
-    return x.reshape(view), tuple(range(2, len(view), 2))
-
-
-def _block_sum(x: Tensor, factor: tuple[int, ...]) -> Tensor:
-    view, axes = _blocks(x, factor)
-    return view.sum(axes)
-
-
-def _block_max(x: Tensor, factor: tuple[int, ...]) -> Tensor:
-    view, axes = _blocks(x, factor)
-    return view.amax(axes)
-
-
-def _spread(x: Tensor, factor: tuple[int, ...]) -> Tensor:
-    """Each coarse value on all cells of its block."""
-    for axis, k in enumerate(factor):
-        if k > 1:
-            x = x.repeat_interleave(k, axis + 1)
-    return x
-
-
 def _prolong(level: Level, coarse: Tensor) -> Tensor:
     """P X: own X_I + sum over axes of w (outward neighbour of I)."""
-    fine = level.own * _spread(coarse, level.factor)
+    fine = level.own * spread(coarse, level.factor)
     for axis, w in enumerate(level.prolongation):
         if level.factor[axis] > 1:
-            odd = _parity(w, axis)
+            odd = parity(w, axis)
             up, down = (
-                _spread(_upper(coarse, axis), level.factor),
-                _spread(_lower(coarse, axis), level.factor),
+                spread(upper(coarse, axis), level.factor),
+                spread(lower(coarse, axis), level.factor),
             )
             fine = fine + w * torch.where(odd, up, down)
     return fine
@@ -416,11 +356,11 @@ def _prolong(level: Level, coarse: Tensor) -> Tensor:
 
 def _restrict(level: Level, r: Tensor) -> Tensor:
     """P^T r."""
-    coarse = _block_sum(level.own * r, level.factor)
+    coarse = block_sum(level.own * r, level.factor)
     for axis, w in enumerate(level.prolongation):
         if level.factor[axis] > 1:
-            coarse = coarse + _lower(_block_sum(_odd(w * r, axis), level.factor), axis)
-            coarse = coarse + _upper(_block_sum(_even(w * r, axis), level.factor), axis)
+            coarse = coarse + lower(block_sum(at_odd(w * r, axis), level.factor), axis)
+            coarse = coarse + upper(block_sum(at_even(w * r, axis), level.factor), axis)
     return coarse
 
 
@@ -447,7 +387,7 @@ def _dense_inverse(faces: list[Tensor], dirichlet: Tensor) -> Tensor:
     d = fixed + off.sum(2)
     null = [null_vectors(o, f) for o, f in zip(off.detach().cpu().numpy(), fixed.detach().cpu().numpy())]
     null_part = torch.from_numpy(np.stack([u.T @ u for u in null])).to(d.device)
-    scale = d.mean(1).clamp_min(_TINY)[:, None, None]
+    scale = d.mean(1).clamp_min(TINY)[:, None, None]
     empty = torch.diag_embed((d == 0).double())
     a = torch.diag_embed(d) - off + scale * (null_part + empty)
     return torch.linalg.inv(a) - (null_part + empty) / scale
