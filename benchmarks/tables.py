@@ -78,6 +78,15 @@ def time() -> list[dict]:
     return documents
 
 
+def large() -> list[dict]:
+    """Sixteen million cells."""
+    documents = []
+    for dim, n in ((2, 4096), (3, 256)):
+        documents.append(run(dim, n, "spheres", "noise", ("hypre", "mg", "cnn")))
+        _time_table(documents[-1])
+    return documents
+
+
 def hard() -> list[dict]:
     """The domains on which one unknown per coarse cell is not enough."""
     documents = []
@@ -90,7 +99,7 @@ def hard() -> list[dict]:
 
 def main() -> int:
     """Run the parts named on the command line."""
-    parts = {"iterations": iterations, "time": time, "hard": hard}
+    parts = {"iterations": iterations, "time": time, "large": large, "hard": hard}
     names = sys.argv[1:] or list(parts)
     unknown = [name for name in names if name not in parts]
     if unknown:
