@@ -81,11 +81,14 @@ def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stenc
         volumes.insert(0, volumes[0])  # never written: the first axis has one layer
     kind, diagonal = np.empty(rows, np.uint8), np.empty(rows)
     sign = int(kernels.sign_of_diagonal(indptr, indices, values)) or 1
-    row, fault, entry = kernels.read_rows(
-        indptr, indices, values, grid.cells, sign,
-        kernels.DOMINANCE_TOLERANCE if singular else kernels.ROUND_OFF,
-        *volumes, as_volume(dirichlet), as_volume(active), kind, diagonal,
-    )  # fmt: skip
+    threshold = kernels.DOMINANCE_TOLERANCE if singular else kernels.ROUND_OFF
+    arrays = (*volumes, as_volume(dirichlet), as_volume(active), kind, diagonal)
+    matrix = (indptr, indices, values, grid.cells, sign, threshold)
+    row, fault, entry = -1, kernels.SOUND, -1
+    if not kernels.read_regular_rows(*matrix, *arrays):
+        for array in (*faces, dirichlet, active):
+            array[...] = 0
+        row, fault, entry = kernels.read_rows(*matrix, *arrays)
     if fault != kernels.SOUND:
         raise MatrixError(_describe(row, fault, entry, sign, (indptr, indices, values), grid))
     diagonal_rows = np.flatnonzero(kind == kernels.DIAGONAL_ONLY).astype(np.int32)

@@ -87,6 +87,82 @@ def _is_diagonal_only(indptr, indices, values, row):
 
 
 @njit(parallel=True, **_OPTIONS)
+def read_regular_rows(
+    indptr, indices, values, cells, sign, round_off, f0, f1, f2, dirichlet, active, kind, diagonal
+):
+    """Read all rows of a matrix without peculiarities; False, with the arrays in disorder, if there are any.
+
+    Peculiar are all faults, stored zeros, couplings that differ by round-off or point to a diagonal-only row,
+    and cells out of order: read_rows knows what to do with them.  Here a first sweep takes the faces from the
+    entries above the diagonal, a second one compares those below with them; neither searches another row.
+    """
+    _, n1, n2 = active.shape
+    layer = n1 * n2
+    rows = indptr.size - 1
+    flat0, flat1, flat2 = f0.reshape(-1), f1.reshape(-1), f2.reshape(-1)
+    flat_dirichlet, flat_active = dirichlet.reshape(-1), active.reshape(-1)
+    peculiar = np.zeros(_READ_CHUNKS, np.bool_)
+    above, below = np.zeros(_READ_CHUNKS, np.int64), np.zeros(_READ_CHUNKS, np.int64)
+    for chunk in prange(_READ_CHUNKS):
+        odd, count = False, 0
+        for row in range(rows * chunk // _READ_CHUNKS, rows * (chunk + 1) // _READ_CHUNKS):
+            cell = cells[row]
+            k = cell % n2
+            a_ii, total, entries = 0.0, 0.0, 0
+            for q in range(indptr[row], indptr[row + 1]):
+                column, value = indices[q], sign * values[q]
+                total += value
+                if column == row:
+                    a_ii = value
+                    continue
+                entries += 1
+                odd |= not value < 0
+                if column > row:
+                    count += 1
+                    step = cells[column] - cell
+                    if step == 1 and k + 1 < n2:
+                        flat2[cell] = -value
+                    elif step == n2 and cell // n2 % n1 + 1 < n1:
+                        flat1[cell] = -value
+                    elif step == layer:
+                        flat0[cell] = -value
+                    else:
+                        odd = True
+            diagonal[row] = sign * a_ii
+            kind[row] = COUPLED if entries > 0 else DIAGONAL_ONLY
+            if entries > 0:
+                odd |= not a_ii > 0 or not total >= -round_off * a_ii or not np.isfinite(a_ii)
+                flat_dirichlet[cell] = total if total > round_off * a_ii else 0.0
+                flat_active[cell] = True
+            else:
+                odd |= not np.isfinite(a_ii)
+        peculiar[chunk] = odd
+        above[chunk] = count
+    if peculiar.any():
+        return False
+    for chunk in prange(_READ_CHUNKS):
+        odd, count = False, 0
+        for row in range(rows * chunk // _READ_CHUNKS, rows * (chunk + 1) // _READ_CHUNKS):
+            cell = cells[row]
+            for q in range(indptr[row], indptr[row + 1]):
+                column = indices[q]
+                if column < row:
+                    count += 1
+                    beside = cells[column]
+                    step = cell - beside
+                    if step == 1:
+                        known = flat2[beside]
+                    elif step == n2:
+                        known = flat1[beside]
+                    else:
+                        known = flat0[beside] if step == layer else 0.0
+                    odd |= known != -sign * values[q]
+        peculiar[chunk] = odd
+        below[chunk] = count
+    return not peculiar.any() and above.sum() == below.sum()
+
+
+@njit(parallel=True, **_OPTIONS)
 def read_rows(indptr, indices, values, cells, sign, round_off, f0, f1, f2, dirichlet, active, kind, diagonal):
     """Read all rows in one pass.
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from petsc4py import PETSc
 
 from consolve.pde import GridOperator
-from consolve.solvers import MatrixError
+from consolve.pde.grid import as_volume
+from consolve.solvers import MatrixError, stencil_kernels
 from consolve.solvers.grid_map import GridMap
 from consolve.solvers.stencil import read_stencil
 
@@ -228,3 +229,52 @@ def test_unfit_kinds_of_matrix(problems, case):
         mat, word = PETSc.Mat().createAIJ((6, 6), nnz=1), "not assembled"
     with pytest.raises(MatrixError, match=word):
         read_stencil(mat, all_cells((2, 3)))
+
+
+def both_readers(csr, shape, cells):
+    """What the quick and the careful reader make of a matrix: (accepted, arrays) and arrays."""
+    results = []
+    for reader in (stencil_kernels.read_regular_rows, stencil_kernels.read_rows):
+        faces = [as_volume(np.zeros(shape)) for _ in shape]
+        faces = [faces[0], *faces] if len(faces) == 2 else faces
+        arrays = [*faces, as_volume(np.zeros(shape)), as_volume(np.zeros(shape, bool))]
+        arrays += [np.empty(csr.shape[0], np.uint8), np.empty(csr.shape[0])]
+        indices = (csr.indptr.astype(np.int32), csr.indices.astype(np.int32))
+        results.append((reader(*indices, csr.data, cells, 1, 1e-13, *arrays), arrays))
+    return results[0], results[1][1]
+
+
+@given(st.integers(0, 10**6), st.integers(2, 3))
+def test_the_quick_reader_agrees_with_the_careful_one(seed, ndim):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(2, 7, ndim))
+    operator = GridOperator.from_cell_types(rng.choice(3, shape, p=[0.7, 0.2, 0.1]))
+    csr = operator.to_csr("active")
+    (accepted, quick), careful = both_readers(csr, shape, operator.cells)
+    assert accepted
+    for a, b in zip(quick, careful):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("change", ["one side", "missing", "zero", "nan", "positive", "indefinite", "far"])
+def test_the_quick_reader_leaves_peculiar_matrices_alone(change):
+    operator = GridOperator.from_cell_types(np.zeros((4, 5), int), 2)
+    csr = operator.to_csr().tolil()
+    if change == "one side":
+        csr[3, 4] = -1.5
+    elif change == "missing":
+        csr[4, 3] = 0
+    elif change == "nan":
+        csr[3, 3] = np.nan
+    elif change == "positive":
+        csr[3, 4] = csr[4, 3] = 0.5
+    elif change == "indefinite":
+        csr[7, 7] = 2
+    elif change == "far":
+        csr[0, 7] = csr[7, 0] = -0.1
+    csr = csr.tocsr()
+    csr.sort_indices()
+    if change == "zero":
+        csr.data[csr.indptr[3]] = 0
+    (accepted, _), _ = both_readers(csr, (4, 5), operator.cells)
+    assert not accepted
