@@ -108,8 +108,9 @@ class MultilevelPreconditioner:
         if old is None or old.shapes != layout.shapes or old.size != layout.size:
             self._arena = zeros(layout.size, np.float32)
         else:
-            for name in ("x", "b", "residual"):
-                layout.array(self._arena, 0, name)[:] = 0
+            for level in range(len(layout.shapes)):
+                for name in ("x", "b", "residual"):
+                    layout.array(self._arena, level, name)[:] = 0
         self._layout = layout
         self._build(faces, dirichlet)
         cells = operator.cells if self.cells is None else self.cells
@@ -149,6 +150,11 @@ class MultilevelPreconditioner:
         inverse, share, theta = (np.empty(shape, np.float32) for _ in range(3))
         irregular = np.ones(shape, np.bool_)
         setup_kernels.inverse_diagonal(*faces, fixed, inverse, share)
+        if not (np.isfinite(inverse.max()) and np.isfinite(share.max())):
+            raise ValueError(
+                "coefficients differ by more than single precision holds (about 1e37 from the largest face); "
+                "scale the rows of the extreme cells, or take these cells out of the system"
+            )
         arrays = [layout.array(self._arena, level, name) for name in ARRAYS[3:]]
         scalars = np.array([weights.tensors[n][level_class] for n in ("gamma", "theta", "linear", "drop")])
         threads = self.threads if fixed.size >= cycle_kernels.SERIAL_CELLS else 1

@@ -13,9 +13,12 @@ import csv
 import hashlib
 import json
 import os
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -123,6 +126,22 @@ def decimals_per_iteration(history: Tensor) -> Tensor:
     return (torch.log10(history[-1].clamp_min(1e-7)) / len(history)).mean()
 
 
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Ctrl-C inside the block takes effect at its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt
+
+
 class Training:
     """One run: weights, optimiser, checkpoint, log.
 
@@ -225,7 +244,6 @@ class Training:
         digest = hashlib.sha256(self.data_hash.encode() + b.cpu().numpy().tobytes())
         for op in operators:
             digest.update(op.dirichlet.tobytes() + op.active.tobytes())
-        self.data_hash = digest.hexdigest()
         share = self.step / self.settings.steps
         factor = min(1.0, (self.step + 1) / 20) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * share)))
         for group in self.optimiser.param_groups:
@@ -235,12 +253,14 @@ class Training:
         self.optimiser.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        if torch.isfinite(norm):
-            self.optimiser.step()
         value = float(loss.detach())
-        if np.isfinite(value):
-            self.smoothed = value if self.step == 0 else 0.98 * self.smoothed + 0.02 * value
-        self.step += 1
+        with _interrupts_deferred():  # a step counts whole or not at all
+            if torch.isfinite(norm):
+                self.optimiser.step()
+            if np.isfinite(value):
+                self.smoothed = value if self.step == 0 else 0.98 * self.smoothed + 0.02 * value
+            self.data_hash = digest.hexdigest()
+            self.step += 1
         return value
 
     def _validate(self) -> float:

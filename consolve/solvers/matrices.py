@@ -12,7 +12,7 @@ from consolve.pde import GridOperator
 from consolve.solvers.errors import InconsistentRightHandSide, MatrixError
 from consolve.solvers.grid_map import attach_grid
 from consolve.solvers.petsc import PETSc
-from consolve.solvers.stencil_kernels import remove_means
+from consolve.solvers.stencil_kernels import group_sums, remove_means
 
 MOST_VECTORS = 32
 """Closed components up to which the null space is a set of vectors; beyond, it is a function."""
@@ -127,21 +127,23 @@ def consistent(b: NDArray[np.float64], group: NDArray[np.int32] | None) -> NDArr
     """
     if group is None or group.max(initial=-1) < 0:
         return b
-    inside = group >= 0
-    count = int(group.max()) + 1
-    total = np.bincount(group[inside], b[inside], minlength=count)
-    size = np.bincount(group[inside], np.abs(b[inside]), minlength=count)
-    scale = np.abs(b).max()
+    check_consistent(b, group, int(group.max()) + 1)
+    return without_means(b, group)
+
+
+def check_consistent(b: NDArray[np.float64], group: NDArray[np.int32], groups: int) -> None:
+    """Raise InconsistentRightHandSide if ``b`` sums to more than round-off over a closed component."""
+    total, size, rows = group_sums(group, groups, b)
+    scale = max(float(b.max(initial=0)), -float(b.min(initial=0)))
     wrong = np.flatnonzero(np.abs(total) > CONSISTENCY_TOLERANCE * size + 1e-12 * scale)
     if wrong.size:
         number = wrong[np.argmax(np.abs(total[wrong]))]
         raise InconsistentRightHandSide(
             f"the operator is singular and the right-hand side sums to {total[number]:.3e} over a closed "
-            f"component of {int((group == number).sum())} rows (sum of magnitudes {size[number]:.3e}); a "
-            "solution needs 0: subtract the mean over the component (GridOperator.remove_null_space), or "
-            "open a boundary"
+            f"component of {int(rows[number])} rows (sum of magnitudes {size[number]:.3e}); a solution needs "
+            "0: subtract the mean over the component (GridOperator.remove_null_space), attach the null space "
+            "to the matrix (MatSetNullSpace), or open a boundary"
         )
-    return without_means(b, group)
 
 
 def without_means(x: NDArray[np.float64], group: NDArray[np.int32] | None) -> NDArray[np.float64]:

@@ -21,12 +21,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.solvers import live_contexts
-from consolve.solvers.errors import MatrixError, OptionError
+from consolve.solvers.errors import InconsistentRightHandSide, MatrixError, OptionError
 from consolve.solvers.grid_map import find_grid, parse_grid
+from consolve.solvers.matrices import check_consistent
 from consolve.solvers.models import Model, build_model, check_model_name
 from consolve.solvers.petsc import PETSc, options_of, reported
 from consolve.solvers.stencil import Stencil, check_matrix, read_stencil
 from consolve.solvers.stencil_kernels import remove_means, scale_entries
+
+_SYMMETRIC_METHODS = frozenset(
+    (
+        "cg",
+        "fcg",
+        "groppcg",
+        "pipecg",
+        "pipecgrr",
+        "pipefcg",
+        "pipelcg",
+        "pipeprcg",
+        "minres",
+        "symmlq",
+        "chebyshev",
+    )
+)
+"""KSP types that are for symmetric matrices; ``dcd`` copes with one-sided Dirichlet rows."""
 
 
 class PCCNN:
@@ -131,6 +149,37 @@ class PCCNN:
         self._group_size = np.bincount(self._group[self._group >= 0], minlength=int(closed.sum()))
         if self._projected.size != self._group.size:
             self._projected = np.empty(self._group.size)
+
+    @reported
+    def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
+        """Refuse systems that a Krylov method would report as solved, or not solve, without a word of why."""
+        stencil = self._stencil
+        if stencil is None or ksp.getNormType() == PETSc.KSP.NormType.NONE:
+            return  # a smoother or part of a preconditioner, which claims no convergence
+        values = b.array_r
+        if not np.isfinite(values).all():
+            return  # the KSP itself ends with DIVERGED_NANORINF
+        if self._null_space is None and self._group is not None:
+            check_consistent(values, self._group, self._group_size.size)
+        rows = stencil.diagonal_rows
+        empty = rows[stencil.diagonal_inverse == 0]
+        if empty.size and values[empty].any() and self._null_space is None:
+            row = int(empty[np.flatnonzero(values[empty])[0]])
+            raise InconsistentRightHandSide(
+                f"row {row} of the matrix is zero and the right-hand side is {values[row]:.6g} there, so "
+                "there is no solution: set it to 0, or take the row out of the system"
+            )
+        if stencil.one_sided and ksp.getType() in _SYMMETRIC_METHODS:
+            start = x.array_r[rows] if ksp.getInitialGuessNonzero() else 0.0
+            inverse = stencil.diagonal_inverse
+            wrong = np.abs(values[rows] * inverse - start) > 1e-12 * np.abs(values).max() * np.abs(inverse)
+            if wrong.any():
+                row, method = int(rows[np.flatnonzero(wrong)[0]]), ksp.getType()
+                raise MatrixError(
+                    f"other rows couple to row {row}, which has a diagonal only (MatZeroRows): the matrix is "
+                    f"not symmetric, as -ksp_type {method} needs it; use MatZeroRowsColumns, begin with an "
+                    "initial guess that holds the boundary values, or use -ksp_type fgmres"
+                )
 
     @reported
     def apply(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:

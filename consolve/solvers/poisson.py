@@ -120,7 +120,9 @@ class _Solver:
     """A KSP with options under a prefix of its own; what the database has under it already, goes first."""
 
     def __init__(self, options: Sequence[str] | str | None, prefix: str) -> None:
-        chosen = DEFAULTS | parse_options(options)
+        given = parse_options(options)
+        chosen = DEFAULTS | given
+        self._given = list(given)
         self.prefix = _free_prefix(prefix)
         self._names: list[str] = []
         database = PETSc.Options(self.prefix)
@@ -184,7 +186,7 @@ class _Solver:
 
     def unused_options(self) -> list[str]:
         """Options that no part of PETSc has asked for: misspelt, or of a type that is not in use."""
-        return [f"-{name}" for name in self._names if not is_option_used(self.prefix + name)]
+        return [f"-{name}" for name in self._given if not is_option_used(self.prefix + name)]
 
     def destroy(self) -> None:
         if self.ksp is not None:
@@ -353,7 +355,13 @@ def solve_system(
     NotConverged
         If the KSP diverges.
     """
-    csr = read_matrix(matrix) if isinstance(matrix, str | Path) else sp.csr_matrix(matrix, dtype=np.float64)
+    if isinstance(matrix, str | Path):
+        csr = read_matrix(matrix)
+    elif np.iscomplexobj(matrix):
+        raise MatrixError("the matrix is complex, expected a real one")
+    else:
+        csr = sp.csr_matrix(matrix, dtype=np.float64, copy=True)  # PETSc shares its arrays: the caller's stay
+        csr.sum_duplicates()
     rows = csr.shape[0]
     if csr.shape[1] != rows:
         raise MatrixError(f"the matrix is {rows} x {csr.shape[1]}, expected a square one")

@@ -34,6 +34,8 @@ class Stencil:
         int32: rows without a coupling (identity rows of solids, kept Dirichlet unknowns, isolated cells).
     diagonal_inverse
         1 / a_ii of those rows, 0 where a_ii = 0.
+    one_sided
+        Some row couples to a diagonal-only one (Dirichlet rows kept by MatZeroRows): A is not symmetric.
     """
 
     operator: GridOperator
@@ -41,6 +43,7 @@ class Stencil:
     sign: int
     diagonal_rows: NDArray[np.int32]
     diagonal_inverse: NDArray[np.float64]
+    one_sided: bool = False
 
 
 def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stencil:
@@ -84,17 +87,18 @@ def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stenc
     threshold = kernels.DOMINANCE_TOLERANCE if singular else kernels.ROUND_OFF
     arrays = (*volumes, as_volume(dirichlet), as_volume(active), kind, diagonal)
     matrix = (indptr, indices, values, grid.cells, sign, threshold)
-    row, fault, entry = -1, kernels.SOUND, -1
+    row, fault, entry, one_sided = -1, kernels.SOUND, -1, False
     if not kernels.read_regular_rows(*matrix, *arrays):
         for array in (*faces, dirichlet, active):
             array[...] = 0
-        row, fault, entry = kernels.read_rows(*matrix, *arrays)
+        row, fault, entry, one_sided = kernels.read_rows(*matrix, *arrays)
     if fault != kernels.SOUND:
         raise MatrixError(_describe(row, fault, entry, sign, (indptr, indices, values), grid))
     diagonal_rows = np.flatnonzero(kind == kernels.DIAGONAL_ONLY).astype(np.int32)
     inverse = diagonal[diagonal_rows]
     np.divide(1.0, inverse, out=inverse, where=inverse != 0)
-    return Stencil(GridOperator(faces, dirichlet, active), grid, sign, diagonal_rows, inverse)
+    operator = GridOperator(faces, dirichlet, active)
+    return Stencil(operator, grid, sign, diagonal_rows, inverse, bool(one_sided))
 
 
 def check_matrix(mat: PETSc.Mat) -> None:

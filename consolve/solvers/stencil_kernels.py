@@ -173,14 +173,16 @@ def read_rows(indptr, indices, values, cells, sign, round_off, f0, f1, f2, diric
 
     Returns
     -------
-    (row, fault, entry) of the lowest row at fault, (-1, SOUND, -1) if there is none; ``entry`` is the
-    position of the offending value, or -1 where the row as a whole offends.
+    (row, fault, entry, one_sided) of the lowest row at fault, row -1 and fault SOUND if there is none;
+    ``entry`` is the position of the offending value, or -1 where the row as a whole offends; ``one_sided``
+    tells whether a row couples to a diagonal-only one, which makes the matrix non-symmetric.
     """
     _, n1, n2 = active.shape
     rows = indptr.size - 1
     fault_row = np.full(_READ_CHUNKS, rows, np.int64)
     fault_code = np.zeros(_READ_CHUNKS, np.int64)
     fault_entry = np.full(_READ_CHUNKS, -1, np.int64)
+    one_sided = np.zeros(_READ_CHUNKS, np.bool_)
     flat0, flat1, flat2 = f0.reshape(-1), f1.reshape(-1), f2.reshape(-1)
     flat_dirichlet, flat_active = dirichlet.reshape(-1), active.reshape(-1)
     for chunk in prange(_READ_CHUNKS):
@@ -228,6 +230,7 @@ def read_rows(indptr, indices, values, cells, sign, round_off, f0, f1, f2, diric
                     if not np.isfinite(back):
                         continue  # the other row is told of
                     if back == 0 and _is_diagonal_only(indptr, indices, values, column):
+                        one_sided[chunk] = True
                         continue
                     if c < -ROUND_OFF * abs(a_ii):
                         fault = POSITIVE_COUPLING
@@ -257,8 +260,8 @@ def read_rows(indptr, indices, values, cells, sign, round_off, f0, f1, f2, diric
                 break
     first = np.argmin(fault_row)
     if fault_row[first] == rows:
-        return -1, SOUND, -1
-    return fault_row[first], fault_code[first], fault_entry[first]
+        return -1, SOUND, -1, one_sided.any()
+    return fault_row[first], fault_code[first], fault_entry[first], one_sided.any()
 
 
 @njit(**_OPTIONS)
@@ -285,3 +288,19 @@ def remove_means(group, count, source, target):
     mean = part.sum(axis=0) / count
     for i in prange(n):
         target[i] = source[i] - mean[group[i]] if group[i] >= 0 else source[i]
+
+
+@njit(parallel=True, **_OPTIONS)
+def group_sums(group, groups, values):
+    """Sum, sum of magnitudes and number of the entries of each group; entries of group -1 count nowhere."""
+    n = values.size
+    chunks = _CHUNKS if groups * _CHUNKS < n else 1
+    total, size, count = np.zeros((chunks, groups)), np.zeros((chunks, groups)), np.zeros((chunks, groups))
+    for chunk in prange(chunks):
+        for i in range(n * chunk // chunks, n * (chunk + 1) // chunks):
+            g = group[i]
+            if g >= 0:
+                total[chunk, g] += values[i]
+                size[chunk, g] += abs(values[i])
+                count[chunk, g] += 1
+    return total.sum(axis=0), size.sum(axis=0), count.sum(axis=0)

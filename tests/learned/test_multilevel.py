@@ -299,3 +299,17 @@ def test_inference_needs_no_torch_and_no_petsc():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_coefficients_beyond_single_precision_are_refused_and_leave_nothing_behind():
+    weights, shape = load_weights("multilevel", 2), (21, 22)
+    healthy = make_domain("box", shape).operator()
+    m = MultilevelPreconditioner(healthy, weights)
+    mobility = np.ones(shape)
+    mobility[5:9, 5:9] = 1e-42
+    with pytest.raises(ValueError, match="single precision"):
+        m.update(GridOperator.from_cell_types(np.zeros(shape, int), AIR, mobility))
+    m.update(healthy)
+    z = np.empty(healthy.unknowns)
+    m.apply(np.ones(healthy.unknowns), z)
+    assert np.isfinite(z).all()

@@ -1,6 +1,7 @@
 """Training: gradients, data, resume, files; needs torch."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -123,6 +124,26 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert resumed.record["data_hash"] == whole.record["data_hash"]
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {f"{x}.{y}" for x in "ab" for y in ("h5", "csv", "png", "checkpoint.pt")}
+
+
+def test_an_interrupt_within_a_step_changes_nothing(tmp_path, monkeypatch):
+    settings = TrainingSettings(2, **SMALL)
+    whole = Training(settings, tmp_path / "a.h5").run(validate_every=3)
+    interrupted = Training(settings, tmp_path / "b.h5")
+    step, calls = interrupted.optimiser.step, []
+
+    def step_with_interrupt():
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        step()
+
+    monkeypatch.setattr(interrupted.optimiser, "step", step_with_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run(validate_every=3)
+    resumed = Training(settings, tmp_path / "b.h5", resume=True).run(validate_every=3)
+    assert resumed.digest == whole.digest
+    assert resumed.record["data_hash"] == whole.record["data_hash"]
 
 
 @pytest.mark.parametrize("network", ["multilevel", "mg"])

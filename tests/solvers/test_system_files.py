@@ -6,7 +6,8 @@ import scipy.io
 import scipy.sparse as sp
 from petsc4py import PETSc
 
-from consolve.solvers import SystemFileError
+from consolve.pde import GridOperator
+from consolve.solvers import MatrixError, SystemFileError, solve_system
 from consolve.solvers.grid_map import parse_grid, read_cell_types
 from consolve.solvers.system_files import read_matrix, read_vector
 
@@ -195,3 +196,24 @@ def test_unreadable_cell_images(tmp_path):
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 2), int), b=np.zeros((2, 2), int))
     with pytest.raises(SystemFileError, match="cell_type"):
         read_cell_types(tmp_path / "two.npz")
+
+
+def test_unsorted_rows_are_the_matrix_they_say():
+    operator = GridOperator.from_cell_types(np.zeros((9, 8), int), 2)
+    csr = operator.to_csr()
+    rng = np.random.default_rng(0)
+    indices, data = csr.indices.copy(), csr.data.copy()
+    for row in range(csr.shape[0]):
+        part = slice(csr.indptr[row], csr.indptr[row + 1])
+        order = rng.permutation(part.stop - part.start)
+        indices[part], data[part] = indices[part][order], data[part][order]
+    shuffled = sp.csr_matrix((data, indices, csr.indptr), shape=csr.shape)
+    b = rng.standard_normal(csr.shape[0])
+    given = shuffled.indices.copy(), shuffled.data.copy()
+    for matrix in (shuffled, sp.coo_matrix(0.5 * csr) + 0.5 * csr):
+        solved = solve_system(matrix, b, grid="8,9")
+        assert np.linalg.norm(csr @ solved.x - b) < 2e-6 * np.linalg.norm(b)
+    np.testing.assert_array_equal(shuffled.indices, given[0])
+    np.testing.assert_array_equal(shuffled.data, given[1])
+    with pytest.raises(MatrixError, match="complex"):
+        solve_system(csr.astype(complex), b, grid="8,9")
