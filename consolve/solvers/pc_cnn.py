@@ -12,6 +12,7 @@ option               default        meaning
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -45,6 +46,11 @@ _SYMMETRIC_METHODS = frozenset(
     )
 )
 """KSP types that are for symmetric matrices; ``dcd`` copes with one-sided Dirichlet rows."""
+
+_TOLERANT_METHODS = frozenset(
+    ("cg", "fcg", "pipefcg", "fgmres", "pipefgmres", "gcr", "pipegcr", "dcd", "richardson")
+)
+"""KSP types whose residual stays true although single precision rounds M r."""
 
 
 class PCCNN:
@@ -156,6 +162,14 @@ class PCCNN:
         stencil = self._stencil
         if stencil is None or ksp.getNormType() == PETSc.KSP.NormType.NONE:
             return  # a smoother or part of a preconditioner, which claims no convergence
+        rtol = ksp.getTolerances()[0]
+        if ksp.getType() not in _TOLERANT_METHODS and rtol < 1e-6:
+            warnings.warn(
+                f"-ksp_type {ksp.getType()} takes its preconditioner as exactly linear, and -pc_type cnn is so in "
+                f"single precision: at rtol {rtol:g} it may stop with a true residual of about 1e-6; use cg, fgmres "
+                "or dcd",
+                stacklevel=2,
+            )
         values = b.array_r
         if not np.isfinite(values).all():
             return  # the KSP itself ends with DIVERGED_NANORINF

@@ -1,6 +1,7 @@
 """PC cnn: correct solves however the grid is given, M symmetric and definite, PETSc's rules of reuse."""
 
 import math
+import warnings
 
 import numba
 import numpy as np
@@ -641,6 +642,20 @@ def test_one_sided_dirichlet_rows_are_refused_by_symmetric_methods():
     reason, x = solve_by_options(csr, b, shape, "cg")
     assert reason > 0
     np.testing.assert_allclose(csr @ x, b, atol=1e-5 * np.linalg.norm(b))
+
+
+def test_methods_that_single_precision_misleads_are_warned_of():
+    shape = (16, 16)
+    csr = GridOperator.from_cell_types(np.zeros(shape, int), 2).to_csr()
+    b = np.random.default_rng(0).standard_normal(csr.shape[0])
+    with pytest.warns(UserWarning, match="single precision"):
+        solve_by_options(csr, b, shape, "gmres")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for ksp_type in ("cg", "fcg", "fgmres", "dcd"):
+            reason, x = solve_by_options(csr, b, shape, ksp_type)
+            assert reason > 0
+            assert np.linalg.norm(csr @ x - b) < 1e-7 * np.linalg.norm(b)
 
 
 def messages(error):
