@@ -165,9 +165,9 @@ class PCCNN:
         rtol = ksp.getTolerances()[0]
         if ksp.getType() not in _TOLERANT_METHODS and rtol < 1e-6:
             warnings.warn(
-                f"-ksp_type {ksp.getType()} takes its preconditioner as exactly linear, and -pc_type cnn is so in "
-                f"single precision: at rtol {rtol:g} it may stop with a true residual of about 1e-6; use cg, fgmres "
-                "or dcd",
+                f"-ksp_type {ksp.getType()} takes its preconditioner as exactly linear, and -pc_type cnn is "
+                f"so in single precision: at rtol {rtol:g} it may stop with a true residual of about 1e-6; "
+                "use cg, fgmres or dcd",
                 stacklevel=2,
             )
         values = b.array_r

@@ -651,7 +651,7 @@ def test_methods_that_single_precision_misleads_are_warned_of():
     with pytest.warns(UserWarning, match="single precision"):
         solve_by_options(csr, b, shape, "gmres")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         for ksp_type in ("cg", "fcg", "fgmres", "dcd"):
             reason, x = solve_by_options(csr, b, shape, ksp_type)
             assert reason > 0
