@@ -415,3 +415,35 @@ def test_inconsistent_singular_system_does_not_pretend(problems):
     mat = problems.matrix(laplacian((8, 9), outside=1).to_csr())
     solved = problems.solve(problems.ksp(mat, "dcd", "none"), np.ones(72))
     assert solved.reason < 0
+
+
+class RoundedProduct:
+    """Context of a matrix whose products are rounded to single precision: recurrences drift from b - A x."""
+
+    def __init__(self, dense):
+        self.dense = dense
+
+    def mult(self, mat, x, y):
+        y.array_w[:] = (self.dense @ x.array_r).astype(np.float32)
+
+
+def test_convergence_is_declared_of_the_true_residual_only():
+    n = 40
+    dense = np.diag(np.linspace(1, 30, n)) - 0.4 * (np.eye(n, k=1) + np.eye(n, k=-1))
+    mat = PETSc.Mat().createPython((n, n), RoundedProduct(dense), comm=PETSc.COMM_SELF)
+    mat.setUp()
+    ksp = PETSc.KSP().create(PETSc.COMM_SELF)
+    ksp.setOperators(mat)
+    ksp.setType("dcd")
+    ksp.getPC().setType("none")
+    ksp.getPythonContext().true_residual_every = 0
+    b, x = mat.createVecs()
+    b.array_w[:] = np.random.default_rng(0).standard_normal(n)
+    for rtol, reached in ((1e-5, True), (1e-12, False)):
+        ksp.setTolerances(rtol=rtol, max_it=300)
+        ksp.solve(b, x)
+        residual = np.linalg.norm(b.array_r - (dense @ x.array_r).astype(np.float32))
+        assert (ksp.getConvergedReason() > 0) == reached
+        assert (residual <= 1.001 * rtol * b.norm()) == reached
+    for thing in (ksp, mat, b, x):
+        thing.destroy()
