@@ -1,0 +1,51 @@
+"""Faults that one rank sees and all must hear of: an error raised on one rank alone leaves the others
+waiting for it for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def raise_together(comm: Any, error: Exception | None) -> None:
+    """Raise on all ranks the error of the lowest rank that has one; collective.
+
+    Parameters
+    ----------
+    comm
+        mpi4py communicator, or None: one rank.
+    error
+        This rank's error, if it has one.
+    """
+    if comm is None or comm.size == 1:
+        if error is not None:
+            raise error
+        return
+    from mpi4py import MPI
+
+    rank = comm.allreduce(comm.size if error is None else comm.rank, MPI.MIN)
+    if rank == comm.size:
+        return
+    kind, text = comm.bcast((type(error), str(error)) if comm.rank == rank else None, rank)
+    if comm.rank == rank and error is not None:
+        raise error
+    try:
+        other: Exception = kind(text)
+    except TypeError:  # an error class with arguments of its own
+        other = RuntimeError(f"{kind.__name__}: {text}")
+    raise other
+
+
+@contextmanager
+def together(comm: Any) -> Iterator[None]:
+    """Run a block on all ranks; if it fails on any, all raise the error of the lowest such rank.
+
+    The block must not communicate: a rank that fails would leave the others waiting in it.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as fault:
+        error = fault
+    raise_together(comm, error)
