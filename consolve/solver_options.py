@@ -1,0 +1,161 @@
+"""The options of ``-pc_type cnn`` and ``-ksp_type dcd``: the one table that all else is made from.
+
+What PETSc reads (``consolve.solvers.options``), its ``-help``, ``consolve options``, ``docs/options.md`` and
+the docstrings of the solvers come from here.  Importing this needs neither PETSc nor Numba.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a solver.
+
+    Attributes
+    ----------
+    name
+        Without dash and prefix, such as ``pc_cnn_model``.
+    argument
+        What follows it, in capitals.
+    default
+        In words, as it is shown.
+    meaning
+        What it does.
+    check
+        Takes the text of a value and returns the value; raises ValueError with what is expected.
+    """
+
+    name: str
+    argument: str
+    default: str
+    meaning: str
+    check: Callable[[str], Any]
+
+    @property
+    def attribute(self) -> str:
+        """Name of the attribute of the solver's Python context that holds the value."""
+        return self.name.split("_", 2)[2]
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """A check for whole numbers from ``least`` on."""
+
+    def check(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise ValueError(f"expected a whole number, {least} or more")
+        return int(text)
+
+    return check
+
+
+def _model(text: str) -> str:
+    from consolve.solvers.models import check_model_name
+
+    return check_model_name(text)
+
+
+def _grid(text: str) -> str | None:
+    from consolve.solvers.grid_map import parse_grid
+
+    if text:
+        parse_grid(text)
+    return text or None
+
+
+def _file(text: str) -> str | None:
+    return text or None
+
+
+def _threads(text: str) -> int:
+    import numba
+
+    most = numba.config.NUMBA_NUM_THREADS
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+        raise ValueError(f"expected a whole number from 1 to {most} (NUMBA_NUM_THREADS raises the limit)")
+    return int(text)
+
+
+CNN = (
+    Option(
+        "pc_cnn_model",
+        "NAME|FILE",
+        "auto",
+        "network: auto, multilevel (learned), mg (its classical twin), or a weights file",
+        _model,
+    ),
+    Option(
+        "pc_cnn_grid",
+        "NX,NY[,NZ]",
+        "from the DMDA",
+        "rows number all cells of this grid, x fastest; the fastest index comes first",
+        _grid,
+    ),
+    Option(
+        "pc_cnn_mask",
+        "FILE",
+        "none",
+        "rows number the fluid cells of this image (.npy, .npz, .h5): 0 fluid, 1 solid, 2 air",
+        _file,
+    ),
+    Option("pc_cnn_threads", "N", "Numba's", "threads of the kernels, on each rank", _threads),
+)
+"""Of ``-pc_type cnn``."""
+
+DCD = (
+    Option(
+        "ksp_dcd_directions",
+        "M",
+        "2",
+        "earlier directions that a new one is made A-orthogonal to",
+        whole_number(1),
+    ),
+    Option(
+        "ksp_dcd_true_residual_every",
+        "N",
+        "50",
+        "iterations between recomputations of b - A x (0: only before convergence is declared)",
+        whole_number(0),
+    ),
+)
+"""Of ``-ksp_type dcd``."""
+
+TITLES = {"-pc_type cnn": CNN, "-ksp_type dcd": DCD}
+_COLUMNS = ("option", "default", "meaning")
+
+
+def _rows(options: tuple[Option, ...]) -> list[tuple[str, str, str]]:
+    return [(f"-{option.name} {option.argument}", option.default, option.meaning) for option in options]
+
+
+def plain_table(options: tuple[Option, ...]) -> str:
+    """The options in columns, for a terminal or a docstring (a simple table of reStructuredText)."""
+    rows = [_COLUMNS, *_rows(options)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    rule = "  ".join("=" * width for width in widths)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
+
+
+def plain_text() -> str:
+    """All options, for a terminal."""
+    return "\n\n".join(f"{title}\n{plain_table(options)}" for title, options in TITLES.items())
+
+
+def markdown() -> str:
+    """The page ``docs/options.md``."""
+    lines = [
+        "# Options",
+        "",
+        "Each is read under the prefix of its solver: `-sub_pc_cnn_model mg` for the prefix `sub_`. `-help` lists",
+        "them with the values in force. Written by `consolve options --markdown`.",
+    ]
+    for title, options in TITLES.items():
+        lines += ["", f"## `{title}`", "", "| option | default | meaning |", "|---|---|---|"]
+        for name, default, meaning in _rows(options):
+            cells = (f"`{name}`", default, meaning)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

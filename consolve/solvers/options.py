@@ -1,0 +1,72 @@
+"""Options of the solvers as PETSc's database holds them, and PETSc's ``-help`` for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from consolve.solver_options import Option
+from consolve.solvers.errors import OptionError
+from consolve.solvers.petsc import PETSc, options_of
+
+_helped: set[tuple[str, str]] = set()
+"""Titles and prefixes whose help is printed: PETSc prints that of a prefix once."""
+
+
+def read_options(context: Any, solver: PETSc.Object, options: tuple[Option, ...], title: str) -> None:
+    """Set the attributes of ``context`` from the options database, under the prefix of ``solver``.
+
+    With ``-help`` the options are then printed as PETSc prints its own.
+
+    Parameters
+    ----------
+    context
+        Python context with an attribute for each option (``Option.attribute``).
+    solver
+        The PC or KSP.
+    options
+        What to read; values of the context that are not in the database are checked too.
+    title
+        Heading in the help.
+
+    Raises
+    ------
+    OptionError
+        If a value is none that the option takes; the error names the option with its prefix.
+    """
+    database = options_of(solver)
+    prefix = solver.getOptionsPrefix() or ""
+    before = {option: getattr(context, option.attribute) for option in options}
+    for option in options:
+        if database.hasName(option.name):
+            text = database.getString(option.name, "")
+        elif before[option] is not None:
+            text = str(before[option])
+        else:
+            continue
+        setattr(context, option.attribute, _checked(option, prefix, text))
+    if PETSc.Options().hasName("help"):
+        _print_help(context, solver, before, title, prefix)
+
+
+def _checked(option: Option, prefix: str, text: str) -> Any:
+    try:
+        return option.check(text)
+    except ValueError as error:
+        raise OptionError(f"-{prefix}{option.name} {text!r}: {error}") from None
+
+
+def _print_help(
+    context: Any, solver: PETSc.Object, before: dict[Option, Any], title: str, prefix: str
+) -> None:
+    if (title, prefix) in _helped:
+        return
+    _helped.add((title, prefix))
+    lines = [f"  {title} options"]
+    for option, formerly in before.items():
+        now = getattr(context, option.attribute)
+        shown = [option.default if value is None else value for value in (now, formerly)]
+        lines.append(
+            f"  -{prefix}{option.name}: <now {shown[0]} : formerly {shown[1]}>: {option.argument}, "
+            f"{option.meaning} (consolve {type(context).__name__})"
+        )
+    PETSc.Sys.Print("\n".join(lines), comm=solver.comm)
