@@ -6,6 +6,7 @@ the docstrings of the solvers come from here.  Importing this needs neither PETS
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -131,12 +132,17 @@ def _rows(options: tuple[Option, ...]) -> list[tuple[str, str, str]]:
     return [(f"-{option.name} {option.argument}", option.default, option.meaning) for option in options]
 
 
-def plain_table(options: tuple[Option, ...]) -> str:
+def plain_table(options: tuple[Option, ...], width: int = 100) -> str:
     """The options in columns, for a terminal or a docstring (a simple table of reStructuredText)."""
     rows = [_COLUMNS, *_rows(options)]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    rule = "  ".join("=" * width for width in widths)
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    first, second = (max(len(row[column]) for row in rows) for column in range(2))
+    third = width - first - second - 4
+    rule = "  ".join("=" * size for size in (first, second, third))
+    lines = []
+    for name, default, meaning in rows:
+        for part in textwrap.wrap(meaning, third):
+            lines.append(f"{name:{first}}  {default:{second}}  {part}")
+            name = default = ""
     return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
@@ -150,8 +156,8 @@ def markdown() -> str:
     lines = [
         "# Options",
         "",
-        "Each is read under the prefix of its solver: `-sub_pc_cnn_model mg` for the prefix `sub_`. `-help` lists",
-        "them with the values in force. Written by `consolve options --markdown`.",
+        "Each is read under the prefix of its solver: `-sub_pc_cnn_model mg` for the prefix `sub_`. `-help`",
+        "lists them with the values in force. Written by `consolve options --markdown`.",
     ]
     for title, options in TITLES.items():
         lines += ["", f"## `{title}`", "", "| option | default | meaning |", "|---|---|---|"]

@@ -13,41 +13,48 @@ preconditioner, each iteration is ::
 
 For a symmetric linear f and m >= 1 it is the preconditioned conjugate gradient method.
 
-==========================  =======  ==================================================================
-option                      default  meaning
-==========================  =======  ==================================================================
--ksp_dcd_directions M       2        earlier directions that a new one is made A-orthogonal to
--ksp_dcd_true_residual_every N  50   iterations between recomputations of b - A x (0: never; it is always
-                                     recomputed before convergence is declared)
-==========================  =======  ==================================================================
+==============================  =======  ===========================================================
+option                          default  meaning
+==============================  =======  ===========================================================
+-ksp_dcd_directions M           2        earlier directions that a new one is made A-orthogonal to
+-ksp_dcd_true_residual_every N  50       iterations between recomputations of b - A x (0: only
+                                         before convergence is declared)
+==============================  =======  ===========================================================
 """
 
 from __future__ import annotations
 
 from collections import deque
-from math import isfinite
+from math import isfinite, nan, sqrt
 from typing import NamedTuple
 
-from consolve.solvers import live_contexts
-from consolve.solvers.errors import OptionError
-from consolve.solvers.petsc import PETSc, options_of, reported, support_only_true_residual
+import numpy as np
+from numpy.typing import NDArray
+
+from consolve import solver_options
+from consolve.solvers import events, live_contexts
+from consolve.solvers.options import read_options
+from consolve.solvers.petsc import PETSc, call, dot_products, handle, reported, support_only_true_residual
 from consolve.solvers.safeguard import Safeguard, Step
 
 SMALLEST_COSINE = 1e-10
 """Between the residual and a proposal: under it a proposal points nowhere."""
 SMALLEST_PART = 1e-20
 """Squared energy norm of a direction over that of what was removed from it: under it nothing is left."""
+SMALLEST_SQUARE = 1e-200
+"""Of the norm of a proposal: under it, and over its inverse, the proposal is scaled before it is used."""
 
 Reason = PETSc.KSP.ConvergedReason
 
 
 class Direction(NamedTuple):
-    """A direction d, its product A d, (d, A d) and |A d|."""
+    """A direction d, its product A d, (d, A d), |A d|, and (r, d) with the residual as it was."""
 
     d: PETSc.Vec
     Ad: PETSc.Vec
     dAd: float
     size: float
+    rd: float
 
 
 class Breakdown(Exception):
@@ -83,12 +90,12 @@ class KSPDCD:
 
     @reported
     def create(self, ksp: PETSc.KSP) -> None:
-        live_contexts.add(self, "KSP", ksp)
+        live_contexts.add("KSP", ksp)
         support_only_true_residual(ksp)
 
     @reported
     def destroy(self, ksp: PETSc.KSP) -> None:
-        live_contexts.discard(self)
+        live_contexts.discard("KSP", ksp)
         self._spare.clear()
 
     @reported
@@ -97,12 +104,7 @@ class KSPDCD:
 
     @reported
     def setFromOptions(self, ksp: PETSc.KSP) -> None:
-        options = options_of(ksp)
-        for name, least in (("directions", 1), ("true_residual_every", 0)):
-            text = options.getString(f"ksp_dcd_{name}", str(getattr(self, name)))
-            if not text.isdigit() or int(text) < least:
-                raise OptionError(f"-ksp_dcd_{name} {text!r}: expected a whole number, {least} or more")
-            setattr(self, name, int(text))
+        read_options(self, ksp, solver_options.DCD, "KSP dcd")
 
     @reported
     def solveTranspose(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
@@ -121,7 +123,11 @@ class KSPDCD:
 
     @reported
     def view(self, ksp: PETSc.KSP, viewer: PETSc.Viewer) -> None:
-        if viewer.getType() != "ascii":
+        kind = viewer.getType()
+        if kind == "string":
+            text = f"directions {self.directions}".encode()
+            call("PetscViewerStringSPrintf", handle(viewer), b" %s", text)
+        if kind != "ascii":
             return
         every = self.true_residual_every or "the end only"
         viewer.printfASCII(f"  directions kept {self.directions}, true residual every {every}\n")
@@ -177,7 +183,7 @@ class _Solve:
             except Breakdown as breakdown:
                 reason = breakdown.reason
                 break
-            alpha = self.r.dot(new.d) / new.dAd
+            alpha = new.rd / new.dAd
             self.x.axpy(alpha, new.d)
             self.r.axpy(-alpha, new.Ad)
             self.remember(new)
@@ -217,62 +223,93 @@ class _Solve:
     def direction(self, norm: float) -> tuple[Direction, Step]:
         """The next direction: the preconditioner's if it is of use, else the residual's."""
         d, Ad = self.context.borrow(self.r), self.context.borrow(self.r)
-        self.r.copy(self.unit)
-        self.unit.scale(1 / norm)
+        self.unit.axpby(1 / norm, 0.0, self.r)
         negative: float | None = None
         if self.safeguard.trusting:
             self.f.apply(self.unit, d)
-            cosine = self.cosine(d)
+            cosine, overlaps = self.look_at(d)
             if abs(cosine) > SMALLEST_COSINE:
-                dAd, removed, older = self.orthogonalise(d, Ad)
-                if dAd > SMALLEST_PART * removed and isfinite(dAd):
+                new, removed = self.orthogonalise(d, Ad, overlaps)
+                if new.dAd > SMALLEST_PART * removed and isfinite(new.dAd):
                     is_new = abs(cosine) < 1 - 1e-12
-                    return Direction(d, Ad, dAd, Ad.norm()), Step(0.0, is_new, older / abs(cosine))
-                negative = dAd / d.dot(d) if dAd < 0 else None
+                    return new, Step(0.0, is_new, self.asymmetry(overlaps) / abs(cosine))
+                negative = new.dAd / d.dot(d) if new.dAd < 0 else None
         self.fallbacks += 1
         self.unit.copy(d)
-        dAd, removed, _ = self.orthogonalise(d, Ad)
-        if dAd > 0 and isfinite(dAd):
-            curvature = dAd / d.dot(d)
-            if negative is None or negative > -1e-8 * curvature:
-                return Direction(d, Ad, dAd, Ad.norm()), Step(0.0, False, 0.0)
+        new, _ = self.orthogonalise(d, Ad, dot_products(d, [old.Ad for old in self.window]))
+        if new.dAd > 0 and isfinite(new.dAd):
+            if negative is None or negative > -1e-8 * new.dAd / d.dot(d):
+                return new, Step(0.0, False, 0.0)
         self.context.keep(d, Ad)
-        if not isfinite(dAd):
+        if not isfinite(new.dAd):
             raise Breakdown(Reason.DIVERGED_NANORINF)
-        raise Breakdown(Reason.DIVERGED_BREAKDOWN if dAd == 0 else Reason.DIVERGED_INDEFINITE_MAT)
+        raise Breakdown(Reason.DIVERGED_BREAKDOWN if new.dAd == 0 else Reason.DIVERGED_INDEFINITE_MAT)
 
-    def cosine(self, d: PETSc.Vec) -> float:
-        """Of the angle between r and a proposal, less its null-space part; 0 if that is no direction."""
-        size = d.norm()
-        if not (isfinite(size) and size > 0):
-            return 0.0
-        d.scale(1 / size)
-        if self.null_space is not None:
-            self.null_space.remove(d)
-            rest = d.norm()
-            if not rest > SMALLEST_COSINE:
-                return 0.0
-            d.scale(1 / rest)
-        cosine = self.unit.dot(d)
-        return cosine if isfinite(cosine) else 0.0
-
-    def orthogonalise(self, d: PETSc.Vec, Ad: PETSc.Vec) -> tuple[float, float, float]:
-        """Make d A-orthogonal to the window, and Ad = A d.
+    def look_at(self, d: PETSc.Vec) -> tuple[float, NDArray[np.float64]]:
+        """Scale a proposal to unit size, less its null-space part.
 
         Returns
         -------
-        (d, A d), the squared energy norm of what was removed, and the largest cosine between the unit vector
-        d, as it came, and an A d_j other than the newest.
+        The cosine of its angle to r, 0 if it is no direction; (d, A d_j) for each direction of the window.
+        All come from one reduction over the ranks, on a singular system from three.
         """
-        removed = older = 0.0
-        for age, (d_j, Ad_j, dAd_j, size_j) in enumerate(self.window):
-            beta = d.dot(Ad_j) / dAd_j
-            d.axpy(-beta, d_j)
-            removed += beta * beta * dAd_j
-            if age:
-                older = max(older, abs(beta) * dAd_j / size_j)
+        none = 0.0, np.empty(0)
+        before: float | None = None
+        if self.null_space is not None:
+            before = d.norm()
+            if not (isfinite(before) and before > 0):
+                return none
+            d.scale(1 / before)
+            self.null_space.remove(d)
+        others = [d, self.unit, *(old.Ad for old in self.window)]
+        square, *products = dot_products(d, others)
+        if not SMALLEST_SQUARE < square < 1 / SMALLEST_SQUARE and before is None:
+            largest = d.norm(PETSc.NormType.NORM_INFINITY)  # the squares over- or underflowed
+            if not (isfinite(largest) and largest > 0):
+                return none
+            d.scale(1 / largest)
+            square, *products = dot_products(d, others)
+        size = sqrt(square) if square > 0 and isfinite(square) else 0.0
+        if size == 0 or (before is not None and size <= SMALLEST_COSINE):
+            return none
+        d.scale(1 / size)
+        cosine, *overlaps = np.array(products) / size
+        return (float(cosine), np.array(overlaps)) if isfinite(cosine) else none
+
+    def orthogonalise(
+        self, d: PETSc.Vec, Ad: PETSc.Vec, overlaps: NDArray[np.float64]
+    ) -> tuple[Direction, float]:
+        """Make d A-orthogonal to the window, and Ad = A d.
+
+        The window's directions are A-orthogonal to each other, so that one pass removes all parts.
+
+        Parameters
+        ----------
+        overlaps
+            (d, A d_j) for each direction of the window.
+
+        Returns
+        -------
+        The direction, and the squared energy norm of what was removed from it.
+        """
+        removed = 0.0
+        if self.window:
+            with events.DCD_ORTHOGONALISATION:
+                energies = np.array([old.dAd for old in self.window])
+                beta = overlaps / energies
+                d.maxpy(-beta, [old.d for old in self.window])
+                removed = float(beta @ (beta * energies))
         self.A.mult(d, Ad)
-        return d.dot(Ad), removed, older
+        d.dotBegin(Ad)  # three products, one reduction
+        self.r.dotBegin(d)
+        Ad.dotBegin(Ad)
+        dAd, rd, square = d.dotEnd(Ad), self.r.dotEnd(d), Ad.dotEnd(Ad)
+        return Direction(d, Ad, dAd, sqrt(square) if square >= 0 else nan, rd), removed
+
+    def asymmetry(self, overlaps: NDArray[np.float64]) -> float:
+        """Largest cosine between the unit proposal, as it came, and an A d_j other than the newest."""
+        sizes = np.array([old.size for old in self.window])
+        return float((np.abs(overlaps) / sizes)[1:].max(initial=0.0))
 
     def remember(self, new: Direction) -> None:
         self.window.appendleft(new)

@@ -7,22 +7,21 @@ into nothing and crashes.  So at exit each such solver gets a type without Pytho
 from __future__ import annotations
 
 import atexit
-from typing import Any
 
 from consolve.solvers.petsc import PETSc, call
 
 _PLAIN_TYPE = {"PC": b"none", "KSP": b"preonly"}
-_pointers: dict[int, tuple[str, int]] = {}
+_pointers: set[tuple[str, int]] = set()
 
 
-def add(context: Any, kind: str, solver: PETSc.Object) -> None:
-    """Note that ``solver`` (of ``kind`` "PC" or "KSP") holds ``context``; keeps neither alive."""
-    _pointers[id(context)] = (kind, solver.handle)
+def add(kind: str, solver: PETSc.Object) -> None:
+    """Note that ``solver`` (of ``kind`` "PC" or "KSP") holds a context of ours; does not keep it alive."""
+    _pointers.add((kind, solver.handle))
 
 
-def discard(context: Any) -> None:
-    """Forget a context that its solver let go."""
-    _pointers.pop(id(context), None)
+def discard(kind: str, solver: PETSc.Object) -> None:
+    """Forget a solver that let its context go."""
+    _pointers.discard((kind, solver.handle))
 
 
 @atexit.register
@@ -31,6 +30,6 @@ def _release_all() -> None:
 
     if not PETSc.Sys.isInitialized() or PETSc.Sys.isFinalized():
         return
-    for kind, pointer in list(_pointers.values()):
+    for kind, pointer in list(_pointers):
         call(f"{kind}SetType", ctypes.c_void_p(pointer), _PLAIN_TYPE[kind])
     _pointers.clear()

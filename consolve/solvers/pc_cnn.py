@@ -1,13 +1,16 @@
 """PC ``cnn``: a trained multilevel convolutional network as a preconditioner.
 
-===================  =============  ==================================================================
-option               default        meaning
-===================  =============  ==================================================================
--pc_cnn_model M      auto           network: auto, multilevel, mg, or a weights file
--pc_cnn_grid NX,NY   from the DMDA  rows number all cells, x fastest; the fastest index comes first
--pc_cnn_mask FILE    none           rows number the fluid cells of this image (.npy, .npz, .h5)
--pc_cnn_threads N    Numba's        threads of the kernels
-===================  =============  ==================================================================
+=======================  =============  ============================================================
+option                   default        meaning
+=======================  =============  ============================================================
+-pc_cnn_model NAME|FILE  auto           network: auto, multilevel (learned), mg (its classical
+                                        twin), or a weights file
+-pc_cnn_grid NX,NY[,NZ]  from the DMDA  rows number all cells of this grid, x fastest; the fastest
+                                        index comes first
+-pc_cnn_mask FILE        none           rows number the fluid cells of this image (.npy, .npz, .h5):
+                                        0 fluid, 1 solid, 2 air
+-pc_cnn_threads N        Numba's        threads of the kernels, on each rank
+=======================  =============  ============================================================
 """
 
 from __future__ import annotations
@@ -21,12 +24,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.solvers import live_contexts
-from consolve.solvers.errors import InconsistentRightHandSide, MatrixError, OptionError
-from consolve.solvers.grid_map import find_grid, parse_grid
+from consolve import solver_options
+from consolve.solvers import events, live_contexts
+from consolve.solvers.errors import InconsistentRightHandSide, MatrixError
+from consolve.solvers.grid_map import find_grid
 from consolve.solvers.matrices import check_consistent
-from consolve.solvers.models import Model, build_model, check_model_name
-from consolve.solvers.petsc import PETSc, options_of, reported
+from consolve.solvers.models import Model, build_model, check_model_name, cycle_flops
+from consolve.solvers.options import read_options
+from consolve.solvers.petsc import PETSc, call, handle, reported
 from consolve.solvers.stencil import Stencil, check_matrix, read_stencil
 from consolve.solvers.stencil_kernels import remove_means, scale_entries
 
@@ -83,6 +88,7 @@ class PCCNN:
         self._network: Model | None = None
         self._built_as: tuple[str, int | None, tuple[int, ...]] | None = None
         self._weights_line = ""
+        self._flops = 0.0
         self._stencil: Stencil | None = None
         self._group: NDArray[np.int32] | None = None
         self._group_size: NDArray[np.int64] = np.empty(0, np.int64)
@@ -92,11 +98,11 @@ class PCCNN:
 
     @reported
     def create(self, pc: PETSc.PC) -> None:
-        live_contexts.add(self, "PC", pc)
+        live_contexts.add("PC", pc)
 
     @reported
     def destroy(self, pc: PETSc.PC) -> None:
-        live_contexts.discard(self)
+        live_contexts.discard("PC", pc)
         self._release()
 
     @reported
@@ -105,17 +111,14 @@ class PCCNN:
 
     @reported
     def setFromOptions(self, pc: PETSc.PC) -> None:
-        options = options_of(pc)
-        self.model = check_model_name(options.getString("pc_cnn_model", self.model))
-        self.grid = options.getString("pc_cnn_grid", self.grid or "") or None
-        self.mask = options.getString("pc_cnn_mask", str(self.mask or "")) or None
-        if self.grid is not None:
-            parse_grid(self.grid)
-        if options.hasName("pc_cnn_threads"):
-            self.threads = _checked_threads(options.getString("pc_cnn_threads"))
+        read_options(self, pc, solver_options.CNN, "PC cnn")
 
     @reported
     def setUp(self, pc: PETSc.PC) -> None:
+        with events.CNN_SETUP:
+            self._set_up(pc)
+
+    def _set_up(self, pc: PETSc.PC) -> None:
         amat, pmat = pc.getOperators()
         attached = pmat.getNullSpace() or amat.getNullSpace()
         self._null_space = attached if attached else None
@@ -130,6 +133,7 @@ class PCCNN:
         with self._threads():
             self._set_up_network(stencil)
             self._find_closed_components(stencil)
+        self._flops = 0.0 if self._network is None else cycle_flops(self._network)
         self._stencil = stencil
         self.setups += 1
 
@@ -160,7 +164,7 @@ class PCCNN:
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Refuse systems that a Krylov method would report as solved, or not solve, without a word of why."""
         stencil = self._stencil
-        if stencil is None or ksp.getNormType() == PETSc.KSP.NormType.NONE:
+        if stencil is None or ksp.getNormType() == PETSc.KSP.NormType.NONE or _estimates_eigenvalues(ksp):
             return  # a smoother or part of a preconditioner, which claims no convergence
         rtol = ksp.getTolerances()[0]
         if ksp.getType() not in _TOLERANT_METHODS and rtol < 1e-6:
@@ -211,17 +215,27 @@ class PCCNN:
     def applyTranspose(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
         self.apply(pc, r, z)
 
+    @reported
+    def applySymmetricLeft(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
+        raise NotImplementedError(
+            "PC cnn has no halves L and L^T for -ksp_pc_side symmetric: use left or right, as in "
+            "-ksp_type cg, which needs M itself only"
+        )
+
+    applySymmetricRight = applySymmetricLeft
+
     def _apply(self, r: PETSc.Vec, z: PETSc.Vec) -> None:
         stencil = self._stencil
         if stencil is None:
             raise RuntimeError("PC cnn is applied before setUp")
         source, target = r.array_r, z.array_w
-        with self._threads():
+        with events.CNN_APPLY, self._threads():
             if self._group is not None:
                 remove_means(self._group, self._group_size, source, self._projected)
                 source = self._projected
             if self._network is not None:
                 self._network.apply(source, target)
+                events.log_flops(self._flops)
             if self._group is not None:
                 remove_means(self._group, self._group_size, target, target)
             if stencil.sign < 0:
@@ -231,12 +245,14 @@ class PCCNN:
 
     @reported
     def view(self, pc: PETSc.PC, viewer: PETSc.Viewer) -> None:
-        if viewer.getType() != "ascii":
-            return
-        for line in self._description():
-            viewer.printfASCII(f"  {line}\n")
+        kind = viewer.getType()
+        if kind == "string":
+            call("PetscViewerStringSPrintf", handle(viewer), b" %s", f"model {self.model}".encode())
+        elif kind == "ascii":
+            for line in self._description(pc.comm.size):
+                viewer.printfASCII(f"  {line}\n")
 
-    def _description(self) -> Iterator[str]:
+    def _description(self, ranks: int) -> Iterator[str]:
         if self._stencil is None:
             yield f"model {self.model}, not set up"
             return
@@ -246,7 +262,8 @@ class PCCNN:
         yield f"grid {size} (NX x NY...) from {self._stencil.grid.origin}"
         yield f"rows {rows}: {operator.unknowns} in the network, {diagonal} without couplings"
         yield f"closed components {0 if self._group is None else self._group_size.size}"
-        yield f"threads {self.threads or numba.get_num_threads()}, set up {self.setups} times"
+        threads = self.threads or numba.get_num_threads()
+        yield f"ranks {ranks}, threads on each {threads}, set up {self.setups} times"
         if self._network is not None:
             yield f"model {self._weights_line}"
             yield f"memory {self._network.bytes / 2**20:.2f} MiB"
@@ -269,11 +286,6 @@ def _limited_to(threads: int) -> Iterator[None]:
         numba.set_num_threads(before)
 
 
-def _checked_threads(text: str) -> int:
-    most = numba.config.NUMBA_NUM_THREADS
-    if not text.isdigit() or not 1 <= int(text) <= most:
-        raise OptionError(
-            f"-pc_cnn_threads {text!r}: expected a whole number from 1 to {most} "
-            "(NUMBA_NUM_THREADS raises the limit)"
-        )
-    return int(text)
+def _estimates_eigenvalues(ksp: PETSc.KSP) -> bool:
+    """True for the inner KSP of Chebyshev, which runs a few iterations and solves nothing."""
+    return (ksp.getOptionsPrefix() or "").endswith("esteig_")

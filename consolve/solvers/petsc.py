@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -77,6 +77,16 @@ def _view(pointer: ctypes.c_void_p, size: int, dtype: type[np.generic]) -> NDArr
     array = np.frombuffer(buffer, dtype)
     array.flags.writeable = False
     return array
+
+
+def dot_products(x: PETSc.Vec, others: Sequence[PETSc.Vec]) -> NDArray[np.float64]:
+    """(x, y) for each y of ``others`` (x may be one of them), by one reduction over the ranks."""
+    result = np.zeros(len(others), PETSc.ScalarType)
+    if others:
+        count = (ctypes.c_int64 if np.dtype(PETSc.IntType).itemsize == 8 else ctypes.c_int32)(len(others))
+        pointers = (ctypes.c_void_p * len(others))(*(y.handle for y in others))
+        call("VecMDot", handle(x), count, pointers, ctypes.c_void_p(result.ctypes.data))
+    return result
 
 
 def support_only_true_residual(ksp: PETSc.KSP) -> None:

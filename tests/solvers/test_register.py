@@ -87,7 +87,7 @@ def test_python_type_by_dotted_name(problems):
 def test_contexts_die_with_their_solvers():
     from consolve.solvers import live_contexts
 
-    before = dict(live_contexts._pointers)
+    before = set(live_contexts._pointers)
     pc = PETSc.PC().create(PETSc.COMM_SELF)
     pc.setType("cnn")
     assert len(live_contexts._pointers) == len(before) + 1
