@@ -17,6 +17,7 @@ import consolve
 from consolve.commands.bench import bench
 from consolve.commands.demo import demo
 from consolve.commands.flow import flow
+from consolve.commands.options import options
 from consolve.commands.solve import solve
 from consolve.commands.train import train
 
@@ -32,7 +33,7 @@ def cli() -> None:
     """Learned multilevel preconditioners for structured-grid Poisson systems, inside PETSc."""
 
 
-for command in (demo, solve, flow, bench, train):
+for command in (demo, solve, flow, bench, train, options):
     cli.add_command(command)
 
 

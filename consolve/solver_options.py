@@ -146,9 +146,9 @@ def plain_table(options: tuple[Option, ...], width: int = 100) -> str:
     return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
-def plain_text() -> str:
+def plain_text(width: int = 100) -> str:
     """All options, for a terminal."""
-    return "\n\n".join(f"{title}\n{plain_table(options)}" for title, options in TITLES.items())
+    return "\n\n".join(f"{title}\n{plain_table(options, width)}" for title, options in TITLES.items())
 
 
 def markdown() -> str:

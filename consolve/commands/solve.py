@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
+from consolve import solver_options
 from consolve.commands.output import Document, check_files, print_result, progress
 from consolve.commands.parameters import petsc_options, petsc_words
 
 VECTOR_KINDS = (".npy", ".mtx", ".petsc", ".bin", ".dat")
 
 
-@click.command()
+@click.command(epilog=f"\b\n{solver_options.plain_text(width=98)}".replace("\n\n", "\n\n\b\n"))
 @click.argument("matrix")
 @click.option("--rhs", metavar="FILE", help="Right-hand side.  [default: A y, with y white noise]")
 @click.option("--grid", metavar="NX,NY[,NZ]", help="Rows number all cells of this grid, x fastest.")

@@ -264,7 +264,9 @@ class PCCNN:
         yield f"closed components {0 if self._group is None else self._group_size.size}"
         threads = self.threads or numba.get_num_threads()
         yield f"ranks {ranks}, threads on each {threads}, set up {self.setups} times"
-        if self._network is not None:
+        if self._network is None:
+            yield f"model {self.model}, without unknowns to work on"
+        else:
             yield f"model {self._weights_line}"
             yield f"memory {self._network.bytes / 2**20:.2f} MiB"
             for number, level in enumerate(self._network.levels):
