@@ -40,7 +40,7 @@ def handle(petsc_object: PETSc.Object) -> ctypes.c_void_p:
 
 
 def wrap_pointer(kind: str, pointer: int) -> PETSc.Object:
-    """The petsc4py object (``kind`` is "PC", "KSP" or "IS") of a C pointer; takes a reference of its own."""
+    """The petsc4py object (``kind`` is "PC", "KSP", "IS" or "Mat") of a C pointer; takes a reference of its own."""
     capsule = _API[f"PyPetsc{kind}_New"]
     new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p)(
         _capsule_pointer(capsule, _capsule_name(capsule))
@@ -68,6 +68,17 @@ def csr_arrays(mat: PETSc.Mat) -> tuple[NDArray, NDArray, NDArray]:
             entries = int(offsets[-1])
             return offsets, _view(indices, entries, PETSc.IntType), _view(values, entries, PETSc.ScalarType)
     return mat.getValuesCSR()
+
+
+def mpi_aij_parts(mat: PETSc.Mat) -> tuple[PETSc.Mat, PETSc.Mat, NDArray]:
+    """Columns that this rank owns, the other columns, and the global numbers of those, of an ``mpiaij`` matrix.
+
+    Nothing is copied: both parts (``seqaij``) and the numbers live as long as ``mat`` is unchanged.
+    """
+    own, others, numbers = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+    call("MatMPIAIJGetSeqAIJ", handle(mat), *(ctypes.byref(p) for p in (own, others, numbers)))
+    parts = wrap_pointer("Mat", own.value or 0), wrap_pointer("Mat", others.value or 0)
+    return *parts, _view(numbers, parts[1].getSize()[1], PETSc.IntType)
 
 
 def _view(pointer: ctypes.c_void_p, size: int, dtype: type[np.generic]) -> NDArray:
