@@ -41,8 +41,8 @@ SMALLEST_COSINE = 1e-10
 """Between the residual and a proposal: under it a proposal points nowhere."""
 SMALLEST_PART = 1e-20
 """Squared energy norm of a direction over that of what was removed from it: under it nothing is left."""
-SMALLEST_SQUARE = 1e-200
-"""Of the norm of a proposal: under it, and over its inverse, the proposal is scaled before it is used."""
+SMALLEST_SIZE = 1e-100
+"""Norm of a proposal under which, and over whose inverse, squares of its entries may be out of range."""
 
 Reason = PETSc.KSP.ConvergedReason
 
@@ -254,24 +254,25 @@ class _Solve:
         All come from one reduction over the ranks, on a singular system from three.
         """
         none = 0.0, np.empty(0)
-        before: float | None = None
+        smallest = 0.0
         if self.null_space is not None:
-            before = d.norm()
-            if not (isfinite(before) and before > 0):
+            size = usable_size(d, d.norm())
+            if size == 0:
                 return none
-            d.scale(1 / before)
+            d.scale(1 / size)
             self.null_space.remove(d)
+            smallest = SMALLEST_COSINE
         others = [d, self.unit, *(old.Ad for old in self.window)]
         square, *products = dot_products(d, others)
-        if not SMALLEST_SQUARE < square < 1 / SMALLEST_SQUARE and before is None:
-            largest = d.norm(PETSc.NormType.NORM_INFINITY)  # the squares over- or underflowed
-            if not (isfinite(largest) and largest > 0):
+        if smallest == 0 and not SMALLEST_SIZE**2 < square < SMALLEST_SIZE**-2:
+            size = usable_size(d, sqrt(square) if square > 0 else square)
+            if size == 0:
                 return none
-            d.scale(1 / largest)
+            d.scale(1 / size)
             square, *products = dot_products(d, others)
-        size = sqrt(square) if square > 0 and isfinite(square) else 0.0
-        if size == 0 or (before is not None and size <= SMALLEST_COSINE):
+        if not (isfinite(square) and square > smallest**2):
             return none
+        size = sqrt(square)
         d.scale(1 / size)
         cosine, *overlaps = np.array(products) / size
         return (float(cosine), np.array(overlaps)) if isfinite(cosine) else none
@@ -321,3 +322,10 @@ class _Solve:
         while self.window:
             oldest = self.window.pop()
             self.context.keep(oldest.d, oldest.Ad)
+
+
+def usable_size(d: PETSc.Vec, norm: float) -> float:
+    """``norm`` of d, its largest entry instead if squares are out of range; 0 if d cannot be scaled by it."""
+    if not SMALLEST_SIZE < norm < 1 / SMALLEST_SIZE:
+        norm = d.norm(PETSc.NormType.NORM_INFINITY)
+    return norm if isfinite(norm) and norm > 0 else 0.0

@@ -1,0 +1,64 @@
+"""KSP dcd on several ranks: the same iteration as on one, three reductions an iteration, no rank astray."""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun")
+PROGRAM = Path(__file__).parent / "dcd_ranks.py"
+PRECONDITIONERS = ("none", "jacobi", "bjacobi", "proposals")
+
+
+@functools.cache
+def found(ranks):
+    command = ["mpirun", "-n", str(ranks), sys.executable, str(PROGRAM)]
+    environment = os.environ | {
+        "PYTHONPATH": str(PROGRAM.parents[2]),
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert done.returncode == 0 and len(lines) == 1, done.stdout + done.stderr
+    return json.loads(lines[0][7:])
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("domain", ["open", "closed"])
+@pytest.mark.parametrize("pc", PRECONDITIONERS)
+@pytest.mark.parametrize("directions", [1, 2, 4])
+def test_same_solution_as_on_one_rank(ranks, domain, pc, directions):
+    case = found(ranks)[f"{domain} {pc} {directions}"]
+    many, one = case["many"], case["one"]
+    assert many["ranks_agree"] and many["reason"] == one["reason"] == 2
+    assert many["relative"] <= 1.01e-9 and one["relative"] <= 1.01e-9
+    np.testing.assert_allclose(many["x"], one["x"], atol=2e-7)
+    if pc != "bjacobi":  # one block for each rank is another preconditioner on each number of ranks
+        assert abs(many["iterations"] - one["iterations"]) <= 1
+        assert abs(many["fallbacks"] - one["fallbacks"]) <= 1
+
+
+@pytest.mark.parametrize("pc", ["none", "jacobi", "bjacobi"])
+@pytest.mark.parametrize("domain, each", [("open", 3), ("closed", 5)])
+def test_three_reductions_an_iteration(domain, each, pc):
+    """However many directions are kept; two more where a null space is removed from the proposals."""
+    for directions in (1, 2, 4):
+        many = found(2)[f"{domain} {pc} {directions}"]["many"]
+        assert many["iterations"] > 10
+        assert each * many["iterations"] <= many["reductions"] <= each * many["iterations"] + 10
+
+
+def test_huge_and_tiny_proposals_count_on_any_number_of_ranks():
+    """Only the proposals that are no directions, one in five, are replaced."""
+    for domain in ("open", "closed"):
+        many = found(2)[f"{domain} proposals 2"]["many"]
+        assert many["fallbacks"] <= many["iterations"] / 5 + 1
