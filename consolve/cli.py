@@ -18,6 +18,7 @@ from consolve.commands.bench import bench
 from consolve.commands.demo import demo
 from consolve.commands.flow import flow
 from consolve.commands.options import options
+from consolve.commands.plugin import plugin
 from consolve.commands.solve import solve
 from consolve.commands.train import train
 
@@ -33,7 +34,7 @@ def cli() -> None:
     """Learned multilevel preconditioners for structured-grid Poisson systems, inside PETSc."""
 
 
-for command in (demo, solve, flow, bench, train, options):
+for command in (demo, solve, flow, bench, train, options, plugin):
     cli.add_command(command)
 
 

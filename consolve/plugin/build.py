@@ -1,0 +1,206 @@
+"""The shared library for PETSc's option ``-dll_prepend``: where it lies, and how it is compiled.
+
+What is compiled in: the interpreter that builds it, its shared libpython, and where it finds its packages.
+The library lies in a directory named after a hash of all that and of the sources, so that another environment
+or version of consolve gets one of its own, and a library that lies there is up to date.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import site
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from consolve.files import check_writable_directory, check_writable_file, whole_file
+from consolve.plugin import locate
+
+FOLDER = Path(__file__).parent
+NAME = "libconsolve.so"
+SOURCE, BOOTSTRAP, LOCATE = FOLDER / "consolve_petsc.c", FOLDER / "bootstrap.py", FOLDER / "locate.py"
+_FLAGS = ("-shared", "-fPIC", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden")
+_LIBRARIES = ("-Wl,-z,nodelete", "-Wl,-z,defs", "-ldl")
+
+
+class BuildError(RuntimeError):
+    """The library cannot be compiled, or nowhere be written."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a program that is not Python needs to know of this Python.
+
+    Parameters
+    ----------
+    program
+        The interpreter; in a virtual environment that of the environment.
+    version
+        Such as 3.11.
+    library
+        Its shared libpython, or "" if there is none.
+    paths
+        Directories of packages, the one that holds consolve first.
+    """
+
+    program: str
+    version: str
+    library: str
+    paths: tuple[str, ...]
+
+    @classmethod
+    def current(cls) -> Environment:
+        """Of the Python that runs."""
+        packages = [*site.getsitepackages(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        packages += [path for path in sys.path if path.rstrip("/").endswith("-packages")]
+        found = [str(FOLDER.parents[1])]
+        for path in map(os.path.abspath, filter(os.path.isdir, packages)):
+            if path not in found:
+                found.append(path)
+        return cls(sys.executable, locate.version(), locate.shared_library(), tuple(found))
+
+
+def plugin_path() -> Path:
+    """The library of this environment; it is built if need be.
+
+    Raises
+    ------
+    BuildError
+        If it cannot be built.
+    """
+    name = f"plugin-{_hash(Environment.current())}"
+    for folder in _folders():
+        if (folder / name / NAME).is_file():
+            return folder / name / NAME
+    return build_plugin()
+
+
+def build_plugin(out: str | Path | None = None, compiler: str | None = None) -> Path:
+    """Compile the library, in any case; returns its path.
+
+    Parameters
+    ----------
+    out
+        File to write, which must end in ``.so``; default: the user's cache, or the package where there is
+        none.
+    compiler
+        C compiler, with options of its own if need be; default: ``$CC``, else ``cc``.
+
+    Raises
+    ------
+    BuildError
+        If it cannot be compiled or loaded, or there is no place for it.
+    """
+    environment = Environment.current()
+    words = find_compiler(compiler)
+    target = _default_target(environment) if out is None else check_writable_file(Path(out).absolute())
+    if not re.fullmatch(r"[\w-]+\.so", target.name, re.ASCII):
+        raise BuildError(
+            f"{target.name!r}: PETSc derives the name of a function from that of the library; expected "
+            "letters, digits, _ and -, and .so at the end"
+        )
+    function = register_function(target)
+    with tempfile.TemporaryDirectory(prefix="consolve-") as folder, whole_file(target) as part:
+        Path(folder, "consolve_environment.h").write_bytes(_header(environment))
+        _compile([*words, *_FLAGS, f"-I{folder}", f"-DCONSOLVE_REGISTER={function}", str(SOURCE)], part)
+        try:
+            getattr(ctypes.CDLL(str(part)), function)
+        except (OSError, AttributeError) as error:
+            raise BuildError(f"{shlex.join(words)} made a library that cannot be loaded: {error}") from error
+    return target
+
+
+def register_function(library: Path) -> str:
+    """The function that PETSc calls when it has loaded ``library``."""
+    return "PetscDLLibraryRegister_" + library.stem.removeprefix("lib").replace("-", "_")
+
+
+def find_compiler(compiler: str | None = None) -> list[str]:
+    """The command of the C compiler: ``compiler``, else ``$CC``, else cc, gcc or clang.
+
+    Raises
+    ------
+    BuildError
+        If there is none.
+    """
+    given = compiler or os.environ.get("CC")
+    words = shlex.split(given) if given else []
+    if not words:
+        words = [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]
+    if not words:
+        raise BuildError(
+            "no C compiler (cc, gcc or clang) is on the PATH; install one (Debian: apt-get install gcc "
+            "libc6-dev), or name it by --cc or CC"
+        )
+    if not shutil.which(words[0]):
+        raise BuildError(f"there is no C compiler {words[0]!r}; name another by --cc or CC")
+    return words
+
+
+def _compile(words: list[str], target: Path) -> None:
+    done = subprocess.run([*words, "-o", str(target), *_LIBRARIES], capture_output=True, text=True)
+    if done.returncode:
+        reason = "\n".join(done.stderr.splitlines()[:8]) or f"exit code {done.returncode}"
+        raise BuildError(f"{words[0]} cannot compile the plugin: {reason}")
+
+
+def _hash(environment: Environment) -> str:
+    digest = hashlib.sha256()
+    for part in (*map(str, astuple(environment)), platform.machine(), *_FLAGS, *_LIBRARIES):
+        digest.update(part.encode() + b"\0")
+    for source in (SOURCE, BOOTSTRAP, LOCATE, Path(__file__)):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _folders() -> Iterator[Path]:
+    """Where the library of a user may lie, best first."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if cache and os.path.isabs(cache):
+        yield Path(cache, "consolve")
+    else:
+        try:
+            yield Path.home() / ".cache" / "consolve"
+        except RuntimeError:  # a user without a home
+            pass
+    yield FOLDER
+
+
+def _default_target(environment: Environment) -> Path:
+    problems = []
+    for folder in _folders():
+        try:
+            return check_writable_directory(folder / f"plugin-{_hash(environment)}") / NAME
+        except OSError as error:
+            problems.append(str(error))
+    raise BuildError(f"no place for the plugin ({'; '.join(problems)}); name one: consolve plugin build --out FILE")
+
+
+def _header(environment: Environment) -> bytes:
+    values = {
+        "PROGRAM": environment.program,
+        "VERSION": environment.version,
+        "LIBRARY": environment.library,
+        "PATHS": "\n".join(environment.paths),
+        "BOOTSTRAP": BOOTSTRAP.read_text(),
+        "LOCATE": LOCATE.read_text(),
+    }
+    return b"".join(b"#define CONSOLVE_%s %s\n" % (k.encode(), c_string(v)) for k, v in values.items())
+
+
+def c_string(text: str) -> bytes:
+    """A string literal of C, whatever the text holds."""
+    escaped = bytearray()
+    for byte in os.fsencode(text):
+        plain = 32 <= byte < 127 and chr(byte) not in '"\\?'
+        escaped += bytes([byte]) if plain else b"\\%03o" % byte
+    return b'"%s"' % escaped
