@@ -55,7 +55,7 @@ def fine_kernels(m: MultilevelPreconditioner) -> dict[str, float]:
     uniform, alpha = bool(layout.table[0, 5]), np.float32(1)
 
     def half(mode: int, colour: int) -> float:
-        kernel = cycle_kernels._half_sweep_threads
+        kernel = cycle_kernels.half_sweep_threads
         return best(kernel, *sweep, uniform, n0, n1, colour, alpha, mode, threads)
 
     coarse_x = array("x", 1)

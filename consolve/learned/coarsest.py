@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import splu
 
 
 def null_vectors(off_diagonal: NDArray, dirichlet: NDArray) -> NDArray[np.float64]:
@@ -43,3 +44,72 @@ def pseudo_inverse(off_diagonal: NDArray, dirichlet: NDArray) -> NDArray[np.floa
     null = u.T @ u + np.diag((d == 0).astype(np.float64))
     inverse = np.linalg.inv(np.diag(d) - off + scale * null) - null / scale
     return 0.5 * (inverse + inverse.T)
+
+
+_MOST_DENSE = 1024
+
+
+class DirectSolve:
+    """x = A^+ b on a level that is not coarsened further; its grid may be periodic.
+
+    Parameters
+    ----------
+    faces, dirichlet
+        The operator, volumes (n0, n1, n2); the last layer of a face array joins the last cells to the first
+        ones of a periodic axis.
+    periodic
+        For each of the three axes.
+    """
+
+    def __init__(self, faces: list[NDArray], dirichlet: NDArray, periodic: tuple[bool, ...]) -> None:
+        shape, n = dirichlet.shape, dirichlet.size
+        index = np.arange(n).reshape(shape)
+        pairs, values = [], []
+        for axis, m in enumerate(shape):
+            if m > 1:
+                count = m if periodic[axis] else m - 1
+                low, high = np.arange(count), (np.arange(count) + 1) % m
+                pairs.append((index.take(low, axis).ravel(), index.take(high, axis).ravel()))
+                values.append(faces[axis].take(low, axis).ravel())
+        none: NDArray = np.empty(0)
+        i, j = (np.concatenate([none, *(p[q] for p in pairs)]).astype(np.int64) for q in (0, 1))
+        c = np.concatenate([none, *values])
+        off = sp.coo_matrix((np.tile(c, 2), (np.append(i, j), np.append(j, i))), (n, n)).tocsr()
+        off.eliminate_zeros()
+        fixed = dirichlet.ravel().astype(np.float64)
+        self._diagonal = fixed + np.asarray(off.sum(1)).ravel()
+        self.b, self.x = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        if n <= _MOST_DENSE:
+            self._inverse = pseudo_inverse(off.toarray(), fixed).astype(np.float32)
+            self.bytes = self._inverse.nbytes
+            self._factors = None
+            return
+        count, label = connected_components(off, directed=False)
+        closed = np.bincount(label, fixed, minlength=count) == 0
+        self._group = np.where(closed, np.arange(count), count)[label]
+        self._count = np.maximum(np.bincount(label, minlength=count), 1)
+        self._closed = closed
+        _, first = np.unique(label, return_index=True)
+        pinned = np.zeros(n)
+        pinned[first[closed]] = max(float(self._diagonal.max()), 1e-30)  # any constant will do
+        matrix = sp.diags(self._diagonal + pinned) - off
+        self._factors = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
+        self.bytes = 12 * int(self._factors.nnz)
+
+    def _without_means(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
+        """v less its mean over each component without a Dirichlet part."""
+        sums = np.bincount(self._group, v, minlength=self._closed.size + 1)[:-1]
+        return v - np.append(np.where(self._closed, sums / self._count, 0), 0)[self._group]
+
+    def cycle(self, threads: int) -> None:
+        """x = A^+ b."""
+        if self._factors is None:
+            self.x[...] = (self._inverse @ self.b.ravel()).reshape(self.x.shape)
+            return
+        solution = self._factors.solve(self._without_means(self.b.ravel().astype(np.float64)))
+        self.x[...] = self._without_means(solution).reshape(self.x.shape)
+
+    @property
+    def unknowns(self) -> int:
+        """Cells with a coefficient."""
+        return int(np.count_nonzero(self._diagonal))

@@ -208,27 +208,36 @@ def prolong(x, own, p0, p1, p2, coarse, n0, n1, c0, c1, start, stop):
 
 
 @njit(parallel=True, **OPTIONS)
-def _half_sweep_threads(x, b, t, w, d, f0, f1, f2, uniform, n0, n1, c, alpha, mode, threads):
-    lines = n0 * n1
+def half_sweep_threads(x, b, t, w, d, f0, f1, f2, uniform, n0, n1, c, alpha, mode, first, last, threads):
+    """half_sweep of the lines first <= i * n1 + j < last by several threads."""
+    lines = last - first
     for q in prange(threads):
-        start, stop = lines * q // threads, lines * (q + 1) // threads
+        start, stop = first + lines * q // threads, first + lines * (q + 1) // threads
         half_sweep(x, b, t, w, d, f0, f1, f2, uniform, n0, n1, c, alpha, mode, start, stop)
 
 
 @njit(parallel=True, **OPTIONS)
-def _restrict_threads(t, own, p0, p1, p2, bc, n0, n1, c0, c1, c2, threads):
-    lines = c0 * c1
+def restrict_threads(t, own, p0, p1, p2, bc, n0, n1, c0, c1, c2, first, last, threads):
+    """restrict of the coarse lines first <= I * c1 + J < last by several threads."""
+    lines = last - first
     for q in prange(threads):
-        restrict(t, own, p0, p1, p2, bc, n0, n1, c0, c1, c2, lines * q // threads, lines * (q + 1) // threads)
+        start, stop = first + lines * q // threads, first + lines * (q + 1) // threads
+        restrict(t, own, p0, p1, p2, bc, n0, n1, c0, c1, c2, start, stop)
 
 
 @njit(parallel=True, **OPTIONS)
-def _prolong_threads(x, own, p0, p1, p2, xc, coarse, n0, n1, c0, c1, c2, threads):
+def _join_threads(xc, coarse, c0, c1, c2, threads):
     for q in prange(threads):
         join_colours(xc, coarse, c0, c1, c2, c0 * c1 * q // threads, c0 * c1 * (q + 1) // threads)
-    lines = n0 * n1
+
+
+@njit(parallel=True, **OPTIONS)
+def prolong_threads(x, own, p0, p1, p2, coarse, n0, n1, c0, c1, first, last, threads):
+    """prolong to the lines first <= i * n1 + j < last by several threads."""
+    lines = last - first
     for q in prange(threads):
-        prolong(x, own, p0, p1, p2, coarse, n0, n1, c0, c1, lines * q // threads, lines * (q + 1) // threads)
+        start, stop = first + lines * q // threads, first + lines * (q + 1) // threads
+        prolong(x, own, p0, p1, p2, coarse, n0, n1, c0, c1, start, stop)
 
 
 @njit(**OPTIONS)
@@ -260,13 +269,15 @@ def _sweeps(arena, table, level, alpha, down, threads):
         if down and q == last and last > 1:
             mode = RELAX_AND_RESIDUAL
         if parts > 1:
-            _half_sweep_threads(x, b, t, w, d, f0, f1, f2, uniform, n0, n1, c, a, mode, parts)
+            half_sweep_threads(x, b, t, w, d, f0, f1, f2, uniform, n0, n1, c, a, mode, 0, n0 * n1, parts)
         else:
             half_sweep(x, b, t, w, d, f0, f1, f2, uniform, n0, n1, c, a, mode, 0, n0 * n1)
     if down:
         for c in range(2 if last == 1 else 1):
             if parts > 1:
-                _half_sweep_threads(x, b, t, w, d, f0, f1, f2, uniform, n0, n1, c, a, RESIDUAL, parts)
+                half_sweep_threads(
+                    x, b, t, w, d, f0, f1, f2, uniform, n0, n1, c, a, RESIDUAL, 0, n0 * n1, parts
+                )
             else:
                 half_sweep(x, b, t, w, d, f0, f1, f2, uniform, n0, n1, c, a, RESIDUAL, 0, n0 * n1)
 
@@ -305,7 +316,7 @@ def v_cycle(arena, table, alpha, inverse, threads):
         )
         bc = _array(arena, table, level + 1, 1)
         if threads > 1 and n0 * n1 * n2 >= SERIAL_CELLS:
-            _restrict_threads(t, own, p0, p1, p2, bc, n0, n1, c0, c1, c2, threads)
+            restrict_threads(t, own, p0, p1, p2, bc, n0, n1, c0, c1, c2, 0, c0 * c1, threads)
         else:
             restrict(t, own, p0, p1, p2, bc, n0, n1, c0, c1, c2, 0, c0 * c1)
     x, b = _array(arena, table, last, 0), _array(arena, table, last, 1)
@@ -323,7 +334,8 @@ def v_cycle(arena, table, alpha, inverse, threads):
         rows = xc.shape[1]
         coarse = bc.reshape(-1)[: rows * (c2 + 2)].reshape(rows, c2 + 2)  # b has done its work on that level
         if threads > 1 and n0 * n1 * n2 >= SERIAL_CELLS:
-            _prolong_threads(x, own, p0, p1, p2, xc, coarse, n0, n1, c0, c1, c2, threads)
+            _join_threads(xc, coarse, c0, c1, c2, threads)
+            prolong_threads(x, own, p0, p1, p2, coarse, n0, n1, c0, c1, 0, n0 * n1, threads)
         else:
             join_colours(xc, coarse, c0, c1, c2, 0, c0 * c1)
             prolong(x, own, p0, p1, p2, coarse, n0, n1, c0, c1, 0, n0 * n1)

@@ -16,6 +16,11 @@ from consolve.pde.arrays import zeros
 _NET_TENSORS = ("w1", "e", "w2", "b2", "v")
 _OUTPUTS = {"cell": 3, "face": 1, "prolongation": 1}
 
+EXTREME = (
+    "coefficients differ by more than single precision holds (about 1e37 from the largest face); scale the "
+    "rows of the extreme cells, or take these cells out of the system"
+)
+
 Nets = dict[str, tuple[NDArray[np.float32], ...]]
 """The perceptrons of a level class as the kernels take them: cell, face, prolongation."""
 Volumes = list[NDArray[np.float32]]
@@ -60,11 +65,17 @@ class LevelBuilder:
     """
 
     def __init__(self, weights: Weights, threads: int) -> None:
-        self.weights, self.threads = weights, threads
+        self.weights, self.threads, self.extreme = weights, threads, False
         self._nets = level_networks(weights)
 
     def kernels(
-        self, number: int, faces: Volumes, fixed: NDArray, arrays: list[NDArray], store_faces: bool
+        self,
+        number: int,
+        faces: Volumes,
+        fixed: NDArray,
+        arrays: list[NDArray],
+        store_faces: bool,
+        check: bool = True,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Fill the colour-split arrays of a level.
 
@@ -78,6 +89,8 @@ class LevelBuilder:
             smoother, diagonal, own, prolong0..2, face0..2, each (2, rows, width).
         store_faces
             Fill the face arrays too.
+        check
+            Raise ValueError if coefficients leave the range of single precision; else ``extreme`` is set.
 
         Returns
         -------
@@ -89,10 +102,9 @@ class LevelBuilder:
         irregular = np.ones(shape, np.bool_)
         setup_kernels.inverse_diagonal(*faces, fixed, inverse, share)
         if not (np.isfinite(inverse.max()) and np.isfinite(share.max())):
-            raise ValueError(
-                "coefficients differ by more than single precision holds (about 1e37 from the largest face); "
-                "scale the rows of the extreme cells, or take these cells out of the system"
-            )
+            self.extreme = True
+            if check:
+                raise ValueError(EXTREME)
         scalars = np.array([tensors[n][level_class] for n in ("gamma", "theta", "linear", "drop")])
         threads = self.threads if fixed.size >= cycle_kernels.SERIAL_CELLS else 1
         setup_kernels.level_kernels(
@@ -167,13 +179,13 @@ class Hierarchy:
         """One array (2, rows, width) of a level."""
         return self.layout.array(self.arena, level, name)
 
-    def build(self, faces: Volumes, fixed: NDArray[np.float32]) -> None:
-        """Setup of all levels from the operator of the first."""
+    def build(self, faces: Volumes, fixed: NDArray[np.float32], check: bool = True) -> None:
+        """Setup of all levels from the operator of the first; ``check`` as for LevelBuilder.kernels."""
         layout, builder = self.layout, self.builder
         for level in range(len(layout.shapes) - 1):
             arrays = [self.array(level, name) for name in ARRAYS[3:]]
             number, store_faces = self.first + level, bool(layout.table[level, 5] == 0)
-            theta, irregular = builder.kernels(number, faces, fixed, arrays, store_faces)
+            theta, irregular = builder.kernels(number, faces, fixed, arrays, store_faces, check)
             faces, fixed = builder.coarse(number, faces, fixed, theta, irregular, layout.shapes[level + 1])
         n = fixed.size
         off = np.zeros((n, n))

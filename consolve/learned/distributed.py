@@ -1,0 +1,394 @@
+"""The multilevel network over several ranks, and on grids with periodic sides.
+
+The finest levels are shared: each rank holds a box of cells and a halo (distributed_level).  When boxes
+become small, the next level moves to fewer ranks, and at last to one, which goes on as one process does
+(hierarchy).  Grids with periodic sides keep halos down to a direct solve.  No rank ever holds a vector of the
+whole finest grid.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consolve.learned import cycle_kernels, setup_kernels
+from consolve.learned.coarsest import DirectSolve
+from consolve.learned.components import closed_components
+from consolve.learned.distributed_level import HALO, DistributedLevel, Periodic
+from consolve.learned.hierarchy import EXTREME, Hierarchy, LevelBuilder, LevelFacts
+from consolve.learned.multilevel import powers_of_two
+from consolve.learned.partition import (
+    Partition,
+    even_partition,
+    halve,
+    partition_of_rows,
+    whole,
+    with_levels,
+)
+from consolve.learned.row_exchange import RowExchange
+from consolve.learned.transfer import SplitArrays, Traffic, Transfer, VolumeArrays
+from consolve.learned.weights import COARSEST, Weights
+from consolve.pde.row_operator import RowOperator
+
+GATHERED_CELLS = 32_768
+"""Levels with at most so many cells go to one rank; boxes of under a quarter of it go to fewer ranks.  With
+fewer cells, messages cost more than the work that is shared."""
+MOST_DIRECT = 20_000
+"""Cells up to which a level that cannot be halved is solved directly."""
+
+
+class UnservedGrid(ValueError):
+    """A periodic grid whose sizes cannot be halved often enough."""
+
+
+class DistributedMultilevel:
+    """z = M r as MultilevelPreconditioner's, from the rows of several ranks or of a periodic grid.
+
+    The result is that of one process to the last bits: the same operations on the same numbers.  All methods
+    and the constructor are collective.
+
+    Parameters
+    ----------
+    operator
+        The local rows.
+    weights
+        From :func:`consolve.learned.weights.load_weights`, of the operator's dimension.
+    comm
+        mpi4py communicator, or None: one rank.
+    threads
+        Numba threads of this rank.
+    gathered_cells
+        Levels with at most so many cells go to one rank.
+
+    Raises
+    ------
+    UnservedGrid
+        If a periodic axis has an odd number of cells on a level of more than MOST_DIRECT cells.
+    """
+
+    def __init__(
+        self,
+        operator: RowOperator,
+        weights: Weights,
+        comm: Any = None,
+        threads: int = 1,
+        gathered_cells: int = GATHERED_CELLS,
+    ) -> None:
+        if weights.ndim != operator.ndim:
+            raise ValueError(
+                f"{weights.source}: weights for {weights.ndim}D grids, the operator is {operator.ndim}D"
+            )
+        self.weights, self.threads, self.traffic = weights, threads, Traffic()
+        self.comm = None if comm is None or comm.size == 1 else comm
+        self._size: int = 1 if self.comm is None else comm.size
+        self._rank: int = 0 if self.comm is None else comm.rank
+        self._cells: NDArray[np.int64] = np.empty(0, np.int64)
+        self._gathered = gathered_cells
+        self._builder = LevelBuilder(weights, threads)
+        flat = operator.ndim == 2
+        self.shape: tuple[int, int, int] = (1, *operator.shape) if flat else operator.shape  # type: ignore[assignment]
+        self._periodic: Periodic = (False, *operator.periodic) if flat else operator.periodic  # type: ignore[assignment]
+        self._rows: RowExchange | None = None
+        self._tail: Hierarchy | DirectSolve | None = None
+        self._levels: list[DistributedLevel] = []
+        self.setups = 0
+        self.update(operator)
+
+    def _bounds(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(size, 2, 3): box around the cells of each rank's rows."""
+        mine = np.zeros((2, 3), np.int64)
+        if cells.size:
+            where = np.unravel_index(cells, self.shape)
+            mine[0] = [w.min() for w in where]
+            mine[1] = [w.max() + 1 for w in where]
+        if self.comm is None:
+            return mine[None]
+        everyone = np.empty((self._size, 2, 3), np.int64)
+        self.comm.Allgather(mine, everyone)
+        return everyone
+
+    def _plan(self, cells: NDArray[np.int64]) -> None:
+        """Choose who holds what on every level, and make the levels."""
+        self.close()
+        wanted = partition_of_rows(self.shape, self._bounds(cells))
+        if math.prod(self.shape) <= self._gathered:
+            wanted = whole(self.shape, self._size, wanted.ranks[0])
+        while not self._is_last(wanted):
+            partition, keep = with_levels(wanted, self._levels_to_keep(wanted))
+            if self._is_last(partition):
+                wanted = partition
+                break
+            for _ in range(keep):
+                level = DistributedLevel(
+                    self.comm, len(self._levels), partition, self._periodic, self._builder, self.traffic
+                )
+                self._levels.append(level)
+                partition = partition.halved()
+            wanted = self._fewer_ranks(partition)
+        self._last, self._root = wanted.shape, wanted.ranks[0]
+        if any(self._periodic) and math.prod(self._last) > MOST_DIRECT:
+            raise UnservedGrid(self._advice())
+        self._connect(wanted)
+        self._exchange_rows(cells, self._levels[0].partition if self._levels else wanted)
+
+    def _connect(self, last: Partition) -> None:
+        """Tell each level of the next."""
+        for level, finer in zip(self._levels[1:], self._levels):
+            finer.connect(level.own, level.extended, level.layout, level.volume_layout)
+        if self._levels:
+            vectors = self._plain if any(self._periodic) else self._split
+            self._levels[-1].connect(last.boxes, last.boxes, vectors, self._plain)
+
+    def _exchange_rows(self, cells: NDArray[np.int64], partition: Partition) -> None:
+        """Plan the ways between the rows and the finest level."""
+        first = self._levels[0] if self._levels else None
+        layout = first.layout if first else self._split
+        self._volumes = first.volume_layout if first else self._plain
+        own = partition.boxes
+        self._rows = RowExchange(self.comm, cells, self.shape, partition, layout, self.traffic)
+        self._finest = Transfer(
+            self.comm, own, first.extended if first else own, self.shape, self._periodic, self._volumes,
+            self._volumes, self.traffic, in_place=True,
+        )  # fmt: skip
+        low = np.zeros(3, np.int64) if self._volumes is None else np.array(self._volumes.low)
+        box = own[self._rank] - low
+        self._own = (slice(*box[:, 0]), slice(*box[:, 1]), slice(*box[:, 2]))
+
+    @property
+    def _split(self) -> SplitArrays | None:
+        return SplitArrays((0, 0, 0), self._last) if self._rank == self._root else None
+
+    @property
+    def _plain(self) -> VolumeArrays | None:
+        return VolumeArrays((0, 0, 0), self._last) if self._rank == self._root else None
+
+    def _cannot_be_halved(self, shape: tuple[int, ...]) -> bool:
+        odd = any(p and (n % 2 or n < HALO) for n, p in zip(shape, self._periodic))
+        return odd or max(shape) <= COARSEST
+
+    def _is_last(self, partition: Partition) -> bool:
+        """True if this level is the tail: gathered on one rank, or solved directly."""
+        if any(self._periodic):
+            return self._cannot_be_halved(partition.shape)
+        return len(partition.ranks) == 1
+
+    def _levels_to_keep(self, wanted: Partition) -> int:
+        """Levels until boxes are too small to be worth their messages."""
+        shape, ranks, levels = wanted.shape, len(wanted.ranks), 0
+        while not self._cannot_be_halved(shape):
+            cells = math.prod(shape)
+            if levels and ranks > 1 and (cells <= self._gathered or 4 * cells < ranks * self._gathered):
+                break
+            shape, levels = halve(shape), levels + 1
+        return max(levels, 1)
+
+    def _fewer_ranks(self, partition: Partition) -> Partition:
+        """Who holds the first level of the next stage."""
+        shape, cells, ranks = partition.shape, math.prod(partition.shape), partition.ranks
+        if cells <= self._gathered or self._cannot_be_halved(shape):
+            return whole(shape, self._size, ranks[0])
+        count = max(1, min(len(ranks), 4 * cells // max(self._gathered, 1)))
+        return even_partition(shape, ranks[:: -(-len(ranks) // count)], self._size)
+
+    def _advice(self) -> str:
+        sizes = " x ".join(str(n) for n in self.shape[::-1] if n > 1)
+        axes = ", ".join(f"{name} ({n} cells)" for name, n, p in zip("zyx", self.shape, self._periodic) if p)
+        return (
+            f"the grid {sizes} is periodic along {axes}, and a level of {math.prod(self._last)} cells cannot "
+            "be halved: a periodic axis needs an even number of cells, level after level (a power of two is "
+            f"best; at most {MOST_DIRECT} cells may be left): change the size, or use -pc_type gamg"
+        )
+
+    def update(self, operator: RowOperator) -> None:
+        """Setup for another operator; plans and memory are kept if the rows lie in the same cells."""
+        if not self._all(self._rows is not None and np.array_equal(self._cells, operator.cells)):
+            self._cells = np.array(operator.cells)
+            self._plan(self._cells)
+        rows = self._rows
+        assert rows is not None
+        coefficients = operator.face_coefficient
+        largest = self._maximum(max(float(f.max(initial=0)) for f in coefficients))
+        most_fixed = self._maximum(float(operator.dirichlet.max(initial=0)))
+        self.scale = largest if largest > 0 else max(most_fixed, 1e-300)
+        faces = [self._volume(1 / self.scale * f) for f in coefficients]
+        if len(faces) == 2:
+            faces.insert(0, np.zeros((1, 1, 1), np.float32))
+        fixed = self._volume(1 / self.scale * operator.dirichlet)
+        active = self._volume(operator.active) > 0
+        rows.set_active(active)
+        number, self.closed = closed_components(self.comm, faces, fixed, active, self._own, self._finest)
+        self._find_groups(number)
+        self._unknowns = int(self._sum(int(np.count_nonzero(operator.active))))
+        self._entries = int(self._sum(operator.rows))
+        self._build(faces, fixed, largest > 0 and self._all(_is_uniform(faces, active)))
+        self._facts = self._describe()
+        self.setups += 1
+
+    def _volume(self, values: NDArray) -> NDArray[np.float32]:
+        """A value of each row in the volume of box and halo."""
+        volume = np.zeros((0, 0, 0) if self._volumes is None else self._volumes.shape, np.float32)
+        assert self._rows is not None
+        self._rows.to_volume(values, volume)
+        self._finest.run(volume, volume)
+        return volume
+
+    def _find_groups(self, number: NDArray[np.int32]) -> None:
+        """Closed component of each row, and the rows of each over all ranks."""
+        self.group: NDArray[np.int32] | None = None
+        self.group_size: NDArray[np.int64] = np.empty(0, np.int64)
+        if self.closed == 0:
+            return
+        assert self._rows is not None
+        self.group = np.empty(self._cells.size, np.int32)
+        self._rows.from_volume(number, self.group)
+        self.group_size = self._sum(np.bincount(self.group[self.group >= 0], minlength=self.closed))
+
+    def _build(self, faces: list[Any], fixed: NDArray, uniform: bool) -> None:
+        self._builder.extreme = False
+        for number, level in enumerate(self._levels):
+            coarse, coarse_fixed = level.set_up(faces, fixed, uniform and number == 0)
+            level.exchange_kernels()
+            following = self._levels[number + 1 : number + 2]
+            target = following[0].volume_layout if following else self._plain
+            shape = (0, 0, 0) if target is None else target.shape
+            faces = [np.zeros((1, 1, 1), np.float32)] * 3
+            for axis, n in enumerate(level.partition.halved().shape):
+                if n > 1:
+                    faces[axis] = np.zeros(shape, np.float32)
+                    level.move_operator(coarse[axis], faces[axis])
+            fixed = np.zeros(shape, np.float32)
+            level.move_operator(coarse_fixed, fixed)
+        if self._rank == self._root:
+            self._build_tail(faces, fixed, uniform and not self._levels)
+        if self._any(self._builder.extreme):
+            raise ValueError(EXTREME)
+
+    def _build_tail(self, faces: list[Any], fixed: NDArray, uniform: bool) -> None:
+        if any(self._periodic):
+            self._tail = DirectSolve(faces, fixed, self._periodic)
+            return
+        shape = self._last[3 - self.weights.ndim :]
+        if isinstance(self._tail, Hierarchy) and self._tail.fits(shape, uniform):
+            self._tail.clear()
+        else:
+            self._tail = Hierarchy(self._builder, shape, uniform, len(self._levels))
+        whole_faces = [f if f.shape == fixed.shape else np.zeros(fixed.shape, np.float32) for f in faces]
+        if fixed.shape[0] == 1:
+            whole_faces[0] = np.zeros((1, 1, 1), np.float32)
+        self._tail.build(whole_faces, fixed, check=False)
+
+    def _sum(self, value: Any) -> Any:
+        return value if self.comm is None else self.comm.allreduce(value)
+
+    def _maximum(self, value: float) -> float:
+        from mpi4py import MPI
+
+        return value if self.comm is None else self.comm.allreduce(value, MPI.MAX)
+
+    def _all(self, fact: bool) -> bool:
+        return not self._any(not fact)
+
+    def _any(self, fact: bool) -> bool:
+        return bool(self._sum(int(fact)))
+
+    def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:
+        """z = M r on the local rows.
+
+        NaN or Inf in ``r`` on any rank makes all of ``z`` NaN on all ranks.
+        """
+        rows = self._rows
+        assert rows is not None
+        if r.shape != (self._cells.size,) or z.shape != (self._cells.size,):
+            raise ValueError(f"r and z must have {self._cells.size} entries, got {r.shape} and {z.shape}")
+        threads = self.threads if r.size >= cycle_kernels.SERIAL_CELLS else 1
+        with np.errstate(all="ignore"):
+            total = self._sum(float(cycle_kernels.absolute_sum(r, threads)))
+        if total == 0:
+            z[:] = 0
+            return
+        if not math.isfinite(total):
+            largest = self._maximum(float(np.abs(r).max(initial=0)) if np.isfinite(r).all() else math.inf)
+            if not math.isfinite(largest):
+                z[:] = np.nan
+                return
+            total = largest * self._entries
+        down, up = powers_of_two(total / self._entries)
+        b, x = self._vectors(0)
+        rows.scatter(r, down, b, threads)
+        if self._levels:
+            self._levels[0].exchange("b")
+        for number, level in enumerate(self._levels):
+            level.down(self._vectors(number + 1)[0], self.threads)
+        if self._tail is not None:
+            self._tail.cycle(self.threads)
+        for number in range(len(self._levels) - 1, -1, -1):
+            self._levels[number].up(self._vectors(number + 1)[1], self.threads)
+        rows.gather(x, up / self.scale, z, threads)
+
+    def _vectors(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """b and x of a level, or of the tail."""
+        if number < len(self._levels):
+            arrays = self._levels[number].arrays
+            return arrays.get("b", _EMPTY), arrays.get("x", _EMPTY)
+        if self._tail is None:
+            return _EMPTY, _EMPTY
+        if isinstance(self._tail, DirectSolve):
+            return self._tail.b, self._tail.x
+        return self._tail.array(0, "b"), self._tail.array(0, "x")
+
+    def close(self) -> None:
+        """Give all requests back to MPI; collective as MPI's are not, so at any time."""
+        for level in self._levels:
+            level.close()
+        if self._rows is not None:
+            self._rows.close()
+            self._finest.close()
+        self._levels, self._rows, self._tail = [], None, None
+
+    def _describe(self) -> list[LevelFacts]:
+        """Facts of all levels, summed over ranks."""
+        ndim, facts = self.weights.ndim, []
+        local = [(level.unknowns, level.bytes) for level in self._levels]
+        totals = self._sum(np.array(local, np.int64).reshape(-1, 2))
+        for level, (unknowns, size) in zip(self._levels, totals):
+            facts.append(LevelFacts(level.partition.shape[3 - ndim :], int(unknowns), int(size)))
+        tail: list[LevelFacts] = []
+        if isinstance(self._tail, Hierarchy):
+            tail = self._tail.facts(None if self._levels else self._unknowns)
+        elif self._tail is not None:
+            tail = [LevelFacts(self._last[3 - ndim :], self._tail.unknowns, self._tail.bytes)]
+        if self.comm is not None:
+            tail = self.comm.bcast(tail, self._root)
+        return facts + tail
+
+    @property
+    def levels(self) -> list[LevelFacts]:
+        """Facts of each level over all ranks, finest first."""
+        return self._facts
+
+    @property
+    def ranks(self) -> list[int]:
+        """Ranks that hold a part of each level; 1 from the first gathered one on."""
+        return [len(level.partition.ranks) for level in self._levels] + [1]
+
+    @property
+    def bytes(self) -> int:
+        """Memory of this rank."""
+        held = sum(level.bytes for level in self._levels) + self._finest.bytes
+        held += 0 if self._rows is None else self._rows.bytes
+        if isinstance(self._tail, Hierarchy):
+            held += self._tail.arena.nbytes + self._tail.inverse.nbytes
+        elif self._tail is not None:
+            held += self._tail.bytes
+        return held
+
+
+_EMPTY = np.zeros((2, 1, 1), np.float32)
+
+
+def _is_uniform(faces: list[NDArray[np.float32]], active: NDArray[np.bool_]) -> bool:
+    """Every face between two active cells of this rank has the coefficient 1."""
+    return active.size == 0 or bool(setup_kernels.is_uniform(*faces, active, np.float32(1)))

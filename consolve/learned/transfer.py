@@ -1,0 +1,300 @@
+"""Copies between arrays of boxes on different ranks: halos, agglomeration, and their return.
+
+A transfer fills a region of every rank's array with the values of the cells' owners, across periodic sides
+too.  What it sends and where it puts it is worked out once; each run packs, exchanges float32 values and
+unpacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from consolve.learned.cycle_kernels import OPTIONS
+
+
+@dataclass(frozen=True)
+class SplitArrays:
+    """Colour-split arrays (2, rows, width) of the cells from ``low`` on; see cycle_kernels."""
+
+    low: tuple[int, int, int]
+    shape: tuple[int, int, int]
+
+    @property
+    def rows(self) -> int:
+        """Framed rows."""
+        n0, n1, _ = self.shape
+        return (n0 + 2 if n0 > 1 else 1) * (n1 + 2)
+
+    @property
+    def width(self) -> int:
+        """Framed length of a row of one colour."""
+        return (self.shape[2] + 1) // 2 + 2
+
+    @property
+    def size(self) -> int:
+        """Entries of an array."""
+        return 2 * self.rows * self.width
+
+    def zeros(self) -> NDArray[np.float32]:
+        """An empty array (2, rows, width)."""
+        return np.zeros((2, self.rows, self.width), np.float32)
+
+    def positions(self, i: NDArray, j: NDArray, k: NDArray) -> NDArray[np.int64]:
+        """Flat index of cells, given by global coordinates."""
+        i, j, k = (x - low for x, low in zip((i, j, k), self.low))
+        row = (i + (1 if self.shape[0] > 1 else 0)) * (self.shape[1] + 2) + j + 1
+        return ((i + j + k) % 2 * self.rows + row) * self.width + k // 2 + 1
+
+
+@dataclass(frozen=True)
+class NaturalRows:
+    """Framed rows (rows, n2 + 2) of the cells from ``low`` on, both colours in one."""
+
+    low: tuple[int, int, int]
+    shape: tuple[int, int, int]
+
+    @property
+    def rows(self) -> int:
+        """Framed rows."""
+        n0, n1, _ = self.shape
+        return (n0 + 2 if n0 > 1 else 1) * (n1 + 2)
+
+    def zeros(self) -> NDArray[np.float32]:
+        """An empty array (rows, n2 + 2)."""
+        return np.zeros((self.rows, self.shape[2] + 2), np.float32)
+
+    def positions(self, i: NDArray, j: NDArray, k: NDArray) -> NDArray[np.int64]:
+        """Flat index of cells, given by global coordinates."""
+        i, j, k = (x - low for x, low in zip((i, j, k), self.low))
+        row = (i + (1 if self.shape[0] > 1 else 0)) * (self.shape[1] + 2) + j + 1
+        return row * (self.shape[2] + 2) + k + 1
+
+
+@dataclass(frozen=True)
+class VolumeArrays:
+    """Plain volumes (n0, n1, n2) of the cells from ``low`` on."""
+
+    low: tuple[int, int, int]
+    shape: tuple[int, int, int]
+
+    def positions(self, i: NDArray, j: NDArray, k: NDArray) -> NDArray[np.int64]:
+        """Flat index of cells, given by global coordinates."""
+        i, j, k = (x - low for x, low in zip((i, j, k), self.low))
+        return (i * self.shape[1] + j) * self.shape[2] + k
+
+
+Arrays = SplitArrays | NaturalRows | VolumeArrays
+
+
+@njit(**OPTIONS)
+def _take(source, index, out):
+    for q in range(index.size):
+        out[q] = source[index[q]]
+
+
+@njit(**OPTIONS)
+def _put(values, index, target):
+    for q in range(index.size):
+        target[index[q]] = values[q]
+
+
+@njit(**OPTIONS)
+def _copy(source, at, target, to):
+    for q in range(at.size):
+        target[to[q]] = source[at[q]]
+
+
+@njit(**OPTIONS)
+def _copy_box_split(source, s1, s_pad, si, sj, sh, target, t1, t_pad, ti, tj, th, n0, n1, halves):
+    """Copy a box between colour-split arrays; all offsets have even sums, so rows go over whole."""
+    for i in range(n0):
+        for j in range(n1):
+            rs = (si + i + s_pad) * (s1 + 2) + sj + j + 1
+            rt = (ti + i + t_pad) * (t1 + 2) + tj + j + 1
+            for c in range(2):
+                a, b = source[c, rs][sh + 1 :], target[c, rt][th + 1 :]
+                for h in range(halves):
+                    b[h] = a[h]
+
+
+@njit(**OPTIONS)
+def _copy_box_natural(source, s1, s_pad, si, sj, sk, target, t1, t_pad, ti, tj, tk, n0, n1, n2):
+    """Copy a box from a colour-split array to framed rows; sk is even."""
+    for i in range(n0):
+        for j in range(n1):
+            rs = (si + i + s_pad) * (s1 + 2) + sj + j + 1
+            rt = (ti + i + t_pad) * (t1 + 2) + tj + j + 1
+            c = (si + i + sj + j) % 2
+            even, odd, b = (
+                source[c, rs][sk // 2 + 1 :],
+                source[1 - c, rs][sk // 2 + 1 :],
+                target[rt][tk + 1 :],
+            )
+            for h in range(n2 // 2):
+                b[2 * h] = even[h]
+                b[2 * h + 1] = odd[h]
+            if n2 % 2 == 1:
+                b[n2 - 1] = even[n2 // 2]
+
+
+class Traffic:
+    """Messages and bytes that this process has sent by transfers, as counted."""
+
+    def __init__(self) -> None:
+        self.messages = self.bytes = 0
+
+
+class Transfer:
+    """Fill a region of each rank's target array from the ranks that own its cells.
+
+    Parameters
+    ----------
+    comm
+        mpi4py communicator, or None: one rank.
+    own
+        (size, 2, 3): box of cells that each rank owns in the source.
+    region
+        (size, 2, 3): box that each rank's target takes; cells beyond a periodic side are those of the other
+        side, others outside the grid are left alone.
+    shape, periodic
+        Of the level.
+    source, target
+        Layout of this rank's arrays; None where it has none (its box is empty).
+    in_place
+        Source and target are one array: a rank's own cells stay where they are.
+    traffic
+        Counts what is sent.
+    """
+
+    def __init__(
+        self,
+        comm: Any,
+        own: NDArray[np.int64],
+        region: NDArray[np.int64],
+        shape: tuple[int, int, int],
+        periodic: tuple[bool, bool, bool],
+        source: Arrays | None,
+        target: Arrays | None,
+        traffic: Traffic,
+        in_place: bool = False,
+    ) -> None:
+        self._comm, self._traffic = comm, traffic
+        rank = 0 if comm is None else comm.rank
+        shifts = list(product(*((-1, 0, 1) if p else (0,) for p in periodic)))
+        sends: dict[int, list[NDArray]] = {}
+        receives: dict[int, list[NDArray]] = {}
+        self._box: tuple[Any, ...] | None = None
+        local_from, local_to = [], []
+        for shift in shifts:
+            offset = np.array(shift) * np.array(shape)
+            if source is not None:
+                for other, low, high in _overlaps(own[rank] + offset, region):
+                    at = source.positions(*_cells(low - offset, high - offset))
+                    if other != rank:
+                        sends.setdefault(other, []).append(at)
+                    elif not any(shift):
+                        if not in_place:
+                            assert target is not None
+                            self._box = _box_copy(source, target, low, high)
+                            if self._box is None:
+                                local_from.append(at)
+                                local_to.append(target.positions(*_cells(low, high)))
+                    else:
+                        assert target is not None
+                        local_from.append(at)
+                        local_to.append(target.positions(*_cells(low, high)))
+            if target is not None:
+                for other, low, high in _overlaps(region[rank], own + offset):
+                    if other != rank:
+                        receives.setdefault(other, []).append(target.positions(*_cells(low, high)))
+        none = np.empty(0, np.int32)
+        self._from = np.concatenate(local_from).astype(np.int32) if local_from else none
+        self._to = np.concatenate(local_to).astype(np.int32) if local_to else none
+        self._sends = [_Message(q, sends[q]) for q in sorted(sends)]
+        self._receives = [_Message(q, receives[q]) for q in sorted(receives)]
+        self._requests: list[Any] = []
+        if comm is not None:
+            self._requests = [comm.Recv_init(m.values, m.rank) for m in self._receives]
+            self._requests += [comm.Send_init(m.values, m.rank) for m in self._sends]
+
+    def run(self, source: NDArray[np.float32], target: NDArray[np.float32]) -> None:
+        """Fill ``target`` from ``source``, arrays of the layouts named; collective among partners."""
+        for message in self._sends:
+            _take(source.reshape(-1), message.index, message.values)
+            self._traffic.messages += 1
+            self._traffic.bytes += message.values.nbytes
+        if self._requests:
+            from mpi4py import MPI
+
+            MPI.Prequest.Startall(self._requests)
+        if self._box is not None:
+            kernel, a, b, size = self._box
+            kernel(source, *a, target, *b, *size)
+        if self._from.size:
+            _copy(source.reshape(-1), self._from, target.reshape(-1), self._to)
+        if self._requests:
+            MPI.Request.Waitall(self._requests)
+        for message in self._receives:
+            _put(message.values, message.index, target.reshape(-1))
+
+    @property
+    def bytes(self) -> int:
+        """Memory of indices and buffers."""
+        messages = sum(m.index.nbytes + m.values.nbytes for m in (*self._sends, *self._receives))
+        return messages + self._from.nbytes + self._to.nbytes
+
+    def close(self) -> None:
+        """Give the requests back to MPI."""
+        if self._requests:
+            from mpi4py import MPI
+
+            if not MPI.Is_finalized():
+                for request in self._requests:
+                    request.Free()
+        self._requests = []
+
+
+class _Message:
+    """What goes to or comes from one rank."""
+
+    def __init__(self, rank: int, index: list[NDArray]) -> None:
+        self.rank = rank
+        self.index = np.concatenate(index).astype(np.int32)
+        self.values = np.empty(self.index.size, np.float32)
+
+
+def _overlaps(box: NDArray, others: NDArray) -> list[tuple[int, NDArray, NDArray]]:
+    """Boxes among ``others`` that meet ``box``: number, first cell and one past the last of the overlap."""
+    low = np.maximum(box[0], others[:, 0])
+    high = np.minimum(box[1], others[:, 1])
+    return [(int(q), low[q], high[q]) for q in np.flatnonzero((high > low).all(1))]
+
+
+def _cells(low: NDArray, high: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Coordinates of the cells of a box in C order."""
+    grid = np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high)), indexing="ij")
+    i, j, k = (x.reshape(-1) for x in grid)
+    return i, j, k
+
+
+def _box_copy(source: Arrays, target: Arrays, low: NDArray, high: NDArray) -> tuple[Any, ...] | None:
+    """Kernel and arguments that copy a box row by row, where the layouts allow it."""
+    if not isinstance(source, SplitArrays) or isinstance(target, VolumeArrays):
+        return None
+    (si, sj, sk), (ti, tj, tk) = low - np.array(source.low), low - np.array(target.low)
+    n0, n1, n2 = high - low
+    s = (source.shape[1], int(source.shape[0] > 1))
+    t = (target.shape[1], int(target.shape[0] > 1))
+    if sk % 2:
+        return None
+    if isinstance(target, NaturalRows):
+        return _copy_box_natural, (*s, si, sj, sk), (*t, ti, tj, tk), (n0, n1, n2)
+    if tk % 2 or (si + sj + ti + tj) % 2:
+        return None
+    return _copy_box_split, (*s, si, sj, sk // 2), (*t, ti, tj, tk // 2), (n0, n1, (n2 + 1) // 2)
