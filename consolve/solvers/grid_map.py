@@ -38,14 +38,21 @@ class GridMap:
     shape
         Cells along each axis, in NumPy's order: (NY, NX) or (NZ, NY, NX).
     cells
-        int32: C-order cell index of each row.
+        C-order cell index of each local row: int64 on several ranks and from 2^31 cells on, else int32.
     origin
         What it came from, for messages.
+    periodic
+        For each axis: the last cell is a neighbour of the first; default: none is.
     """
 
     shape: tuple[int, ...]
-    cells: NDArray[np.int32]
+    cells: NDArray[np.int32] | NDArray[np.int64]
     origin: str
+    periodic: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.periodic:
+            object.__setattr__(self, "periodic", (False,) * len(self.shape))
 
 
 def find_grid(

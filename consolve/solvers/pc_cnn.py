@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve import solver_options
+from consolve.pde import GridOperator
 from consolve.solvers import events, live_contexts
 from consolve.solvers.errors import InconsistentRightHandSide, MatrixError
 from consolve.solvers.grid_map import find_grid
@@ -127,6 +128,8 @@ class PCCNN:
             check_matrix(pmat)
             grid = find_grid(pmat, pc.getDM(), self.grid, self.mask)
             stencil = read_stencil(pmat, grid, singular=self._null_space is not None)
+            if not isinstance(stencil.operator, GridOperator):
+                raise MatrixError("its grid is periodic, and PC cnn needs walls on all sides: use -pc_type gamg")
         except MatrixError as error:
             raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
         check_model_name(self.model)

@@ -40,7 +40,7 @@ def handle(petsc_object: PETSc.Object) -> ctypes.c_void_p:
 
 
 def wrap_pointer(kind: str, pointer: int) -> PETSc.Object:
-    """The petsc4py object (``kind`` is "PC", "KSP", "IS" or "Mat") of a C pointer; takes a reference of its own."""
+    """The petsc4py object (``kind``: "PC", "KSP", "IS" or "Mat") of a C pointer; takes its own reference."""
     capsule = _API[f"PyPetsc{kind}_New"]
     new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p)(
         _capsule_pointer(capsule, _capsule_name(capsule))
@@ -71,7 +71,7 @@ def csr_arrays(mat: PETSc.Mat) -> tuple[NDArray, NDArray, NDArray]:
 
 
 def mpi_aij_parts(mat: PETSc.Mat) -> tuple[PETSc.Mat, PETSc.Mat, NDArray]:
-    """Columns that this rank owns, the other columns, and the global numbers of those, of an ``mpiaij`` matrix.
+    """Columns of this rank, the other columns, and the global numbers of those, of an ``mpiaij`` matrix.
 
     Nothing is copied: both parts (``seqaij``) and the numbers live as long as ``mat`` is unchanged.
     """

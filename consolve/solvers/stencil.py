@@ -10,35 +10,44 @@ from numpy.typing import NDArray
 from consolve.pde import GridOperator
 from consolve.pde.arrays import zeros
 from consolve.pde.grid import as_volume
+from consolve.pde.row_operator import RowOperator
 from consolve.solvers import stencil_kernels as kernels
+from consolve.solvers.collective import raise_together
 from consolve.solvers.errors import MatrixError
 from consolve.solvers.grid_map import GridMap
-from consolve.solvers.petsc import PETSc, csr_arrays
+from consolve.solvers.local_matrix import LocalMatrix, as_aij
+from consolve.solvers.petsc import PETSc
+from consolve.solvers.row_reader import RowReader
 
 
 @dataclass(frozen=True)
 class Stencil:
     """What a matrix A says about its grid.
 
-    ``A = sign * P' operator P`` on the coupled rows, and a diagonal on the others.
+    ``A = sign * P' operator P`` on the coupled rows, and a diagonal on the others.  Where A has a box
+    stencil, the operator is spectrally equivalent instead of equal.
 
     Parameters
     ----------
     operator
-        The operator on all cells; active where a coupled row lies.
+        On one rank, and without periodic axes: the operator on all cells, active where a coupled row lies.
+        Else that of the local rows.
     grid
-        The cell of each row.
+        The cell of each local row; its periodic axes are those of the map that was given, and those that
+        couplings from last to first cells tell of.
     sign
-        1, or -1 for a negative definite matrix.
+        1, or -1 for a negative definite matrix; the same on all ranks.
     diagonal_rows
-        int32: rows without a coupling (identity rows of solids, kept Dirichlet unknowns, isolated cells).
+        int32: local rows without a coupling (identity rows of solids, kept Dirichlet unknowns, isolated
+        cells).
     diagonal_inverse
         1 / a_ii of those rows, 0 where a_ii = 0.
     one_sided
-        Some row couples to a diagonal-only one (Dirichlet rows kept by MatZeroRows): A is not symmetric.
+        Some row, on any rank, couples to a diagonal-only one (Dirichlet rows kept by MatZeroRows): A is not
+        symmetric.
     """
 
-    operator: GridOperator
+    operator: GridOperator | RowOperator
     grid: GridMap
     sign: int
     diagonal_rows: NDArray[np.int32]
@@ -47,18 +56,18 @@ class Stencil:
 
 
 def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stencil:
-    """Read an assembled matrix as a 5-point (2D) or 7-point (3D) operator.
+    """Read an assembled matrix as a 5-point (2D) or 7-point (3D) operator; collective.
 
     Face coefficients are -a_ij, the Dirichlet part is the row sum over couplings to other coupled rows;
     couplings to diagonal-only rows (Dirichlet unknowns kept in the matrix) go into it.  Stored zeros are
-    ignored.
+    ignored.  Couplings of a 9- or 27-point stencil along diagonals are lumped onto faces, see lump_kernels.
 
     Parameters
     ----------
     mat
-        An assembled matrix on one rank: AIJ, or a type that PETSc converts to AIJ.
+        An assembled matrix: AIJ, or a type that PETSc converts to AIJ.
     grid
-        The cell of each row.
+        The cell of each local row.
     singular
         The matrix has a null space attached: row sums under 1e-6 of the diagonal count as 0, so that
         coefficients of single precision do not make it regular.
@@ -66,46 +75,78 @@ def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stenc
     Raises
     ------
     MatrixError
-        If the matrix is complex, distributed, not square, blocked or not assembled, or a row is not finite,
-        couples off the stencil, is not symmetric (1e-6 relative), has a positive coupling or a diagonal of
-        the other sign, or is not diagonally dominant.  The message names the first such row, its cell and
-        the values.
+        If the matrix is complex, not square, blocked or not assembled, or a row is not finite, couples off
+        the stencil, is not symmetric (1e-6 relative), has a diagonal of the other sign, is not diagonally
+        dominant, or has a positive coupling (in a box stencil: couplings that add up to a positive one).
+        The message names the first such row, its cell and the values; it is raised on all ranks.
     """
-    check_matrix(mat)
-    mat = _as_aij(mat)
-    indptr, indices, values = csr_arrays(mat)
-    rows = indptr.size - 1
-    if grid.cells.size != rows:
-        raise MatrixError(f"{grid.origin} places {grid.cells.size} rows, the matrix has {rows}")
+    check_matrix(mat, parallel=True)
+    mat = as_aij(mat)
+    matrix = LocalMatrix(mat)
+    grid = _checked_grid(grid, matrix)
+    threshold = kernels.DOMINANCE_TOLERANCE if singular else kernels.ROUND_OFF
+    if matrix.comm is None and not any(grid.periodic):
+        stencil = _read_regular(matrix, grid, threshold)
+        if stencil is not None:
+            return stencil
+    rows = RowReader(matrix, grid, threshold).read()
+    diagonal_rows, inverse = _diagonal_part(rows.kind, rows.diagonal)
+    shape, periodic = rows.grid.shape, rows.grid.periodic
+    operator: GridOperator | RowOperator
+    if rows.by_cell:
+        faces = tuple(f.reshape(shape) for f in rows.faces)
+        operator = GridOperator(faces, rows.dirichlet.reshape(shape), rows.active.reshape(shape))
+    else:
+        cells = rows.grid.cells.astype(np.int64, copy=False)
+        operator = RowOperator(shape, periodic, cells, rows.faces, rows.dirichlet, rows.active)
+    return Stencil(operator, rows.grid, rows.sign, diagonal_rows, inverse, rows.one_sided)
+
+
+def _checked_grid(grid: GridMap, matrix: LocalMatrix) -> GridMap:
+    fits = grid.cells.size == matrix.rows
+    error = MatrixError(f"{grid.origin} places {grid.cells.size} rows, the matrix has {matrix.rows}")
+    raise_together(matrix.comm, None if fits else error)
+    return grid
+
+
+def _read_regular(matrix: LocalMatrix, grid: GridMap, threshold: float) -> Stencil | None:
+    """A matrix without peculiarities on one rank, in two sweeps; None if it has any."""
     faces = tuple(zeros(grid.shape) for _ in grid.shape)
     dirichlet, active = zeros(grid.shape), zeros(grid.shape, np.bool_)
     volumes = [as_volume(f) for f in faces]
     if len(volumes) == 2:
         volumes.insert(0, volumes[0])  # never written: the first axis has one layer
-    kind, diagonal = np.empty(rows, np.uint8), np.empty(rows)
-    sign = int(kernels.sign_of_diagonal(indptr, indices, values)) or 1
-    threshold = kernels.DOMINANCE_TOLERANCE if singular else kernels.ROUND_OFF
+    kind, diagonal = np.empty(matrix.rows, np.uint8), np.empty(matrix.rows)
+    sign = int(kernels.sign_of_diagonal(*matrix.own)) or 1
     arrays = (*volumes, as_volume(dirichlet), as_volume(active), kind, diagonal)
-    matrix = (indptr, indices, values, grid.cells, sign, threshold)
-    row, fault, entry, one_sided = -1, kernels.SOUND, -1, False
-    if not kernels.read_regular_rows(*matrix, *arrays):
-        for array in (*faces, dirichlet, active):
-            array[...] = 0
-        row, fault, entry, one_sided = kernels.read_rows(*matrix, *arrays)
-    if fault != kernels.SOUND:
-        raise MatrixError(_describe(row, fault, entry, sign, (indptr, indices, values), grid))
-    diagonal_rows = np.flatnonzero(kind == kernels.DIAGONAL_ONLY).astype(np.int32)
-    inverse = diagonal[diagonal_rows]
+    if not kernels.read_regular_rows(*matrix.own, grid.cells, sign, threshold, *arrays):
+        return None
+    diagonal_rows, inverse = _diagonal_part(kind, diagonal)
+    return Stencil(GridOperator(faces, dirichlet, active), grid, sign, diagonal_rows, inverse)
+
+
+def _diagonal_part(
+    kind: NDArray[np.uint8], diagonal: NDArray[np.float64]
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    rows = np.flatnonzero(kind == kernels.DIAGONAL_ONLY).astype(np.int32)
+    inverse = diagonal[rows]
     np.divide(1.0, inverse, out=inverse, where=inverse != 0)
-    operator = GridOperator(faces, dirichlet, active)
-    return Stencil(operator, grid, sign, diagonal_rows, inverse, bool(one_sided))
+    return rows, inverse
 
 
-def check_matrix(mat: PETSc.Mat) -> None:
-    """Raise MatrixError if ``mat`` is of a kind that cannot be read, whatever its grid."""
+def check_matrix(mat: PETSc.Mat, parallel: bool = False) -> None:
+    """Raise MatrixError if ``mat`` is of a kind that cannot be read, whatever its grid.
+
+    Parameters
+    ----------
+    mat
+        Any matrix.
+    parallel
+        Several ranks are served.
+    """
     if np.issubdtype(PETSc.ScalarType, np.complexfloating):
         raise MatrixError("this PETSc is built with complex scalars; PC cnn needs a build with real scalars")
-    if mat.comm.size > 1:
+    if mat.comm.size > 1 and not parallel:
         raise MatrixError(
             f"the matrix is spread over {mat.comm.size} ranks; PC cnn does not run in parallel yet: run on "
             "one rank (its kernels use all cores by threads, -pc_cnn_threads N), or use -pc_type gamg"
@@ -123,64 +164,3 @@ def check_matrix(mat: PETSc.Mat) -> None:
         )
     if not mat.isAssembled():
         raise MatrixError("the matrix is not assembled; call MatAssemblyBegin and MatAssemblyEnd first")
-
-
-def _as_aij(mat: PETSc.Mat) -> PETSc.Mat:
-    kind = mat.getType()
-    if kind == "seqaij":
-        return mat
-    try:
-        return mat.convert("seqaij", PETSc.Mat())
-    except PETSc.Error as error:
-        raise MatrixError(f"the matrix of type {kind!r} cannot be converted to AIJ ({error})") from error
-
-
-def _describe(
-    row: int, fault: int, entry: int, sign: int, csr: tuple[NDArray, NDArray, NDArray], grid: GridMap
-) -> str:
-    """The fault of a row, in words."""
-    indptr, indices, values = csr
-    a_ii = next((values[q] for q in range(indptr[row], indptr[row + 1]) if indices[q] == row), 0.0)
-    where = f"row {row} ({_cell(row, grid)})"
-    if entry >= 0:
-        column = int(indices[entry])
-        value = f"a[{row},{column}] = {values[entry]:.10g}"
-        other = f"column {column} ({_cell(column, grid)})"
-    if fault == kernels.NOT_FINITE:
-        return f"{where} has {value}; every entry must be finite: check what assembles the matrix"
-    if fault == kernels.NO_DIAGONAL:
-        return f"{where} has couplings but a zero diagonal; the matrix must be definite"
-    if fault == kernels.WRONG_SIGN:
-        others = "positive" if sign > 0 else "negative"
-        return (
-            f"{where} has diagonal {a_ii:.10g}, other rows have a {others} one: the matrix is indefinite; "
-            "PC cnn needs a definite one"
-        )
-    if fault == kernels.OFF_STENCIL:
-        points, size = 2 * len(grid.shape) + 1, " x ".join(map(str, grid.shape[::-1]))
-        return (
-            f"{where} has {value} in {other}, which is not a neighbour: the matrix has no {points}-point "
-            f"stencil on the {size} (NX x NY...) grid of {grid.origin}; check the grid's sizes and their "
-            "order, and that rows number cells with x fastest; box (9- or 27-point) and periodic stencils "
-            "are not supported: use -pc_type gamg for them"
-        )
-    if fault == kernels.POSITIVE_COUPLING:
-        return (
-            f"{where} has {value} for the diagonal {a_ii:.10g}; couplings must have the other sign than the "
-            "diagonal (an M-matrix): PC cnn is for Poisson operators of two-point fluxes"
-        )
-    if fault == kernels.NOT_SYMMETRIC:
-        back = kernels.entry_of(indptr, indices, values, column, row)
-        return (
-            f"{where} has {value}, but a[{column},{row}] = {back:.10g}: the matrix is not symmetric; remove "
-            "one-sided boundary rows (MatZeroRowsColumns), or use a nonsymmetric solver"
-        )
-    total = a_ii + sum(values[q] for q in range(indptr[row], indptr[row + 1]) if indices[q] != row)
-    return (
-        f"{where} has diagonal {a_ii:.10g} and row sum {total:.6g}: it is not diagonally dominant, so the "
-        "matrix may be indefinite (a Helmholtz term of the wrong sign?); PC cnn needs a Poisson operator"
-    )
-
-
-def _cell(row: int, grid: GridMap) -> str:
-    return f"cell {tuple(int(i) for i in np.unravel_index(int(grid.cells[row]), grid.shape))}"

@@ -47,24 +47,6 @@ def sign_of_diagonal(indptr, indices, values):
 
 
 @njit(inline="always")
-def _axis_of_step(step, j, k, n1, n2):
-    """Axis and direction (-1 or 1) of a step between C-order indices from cell (., j, k); axis -1: none."""
-    if step == 1 and k + 1 < n2:
-        return 2, 1
-    if step == -1 and k > 0:
-        return 2, -1
-    if step == n2 and j + 1 < n1:
-        return 1, 1
-    if step == -n2 and j > 0:
-        return 1, -1
-    if step == n1 * n2:
-        return 0, 1
-    if step == -n1 * n2:
-        return 0, -1
-    return -1, 0
-
-
-@njit(inline="always")
 def entry_of(indptr, indices, values, row, column):
     """values[row, column], 0 if it is not stored; searched from the end that is nearer in a sorted row."""
     if column < row:
@@ -78,14 +60,6 @@ def entry_of(indptr, indices, values, row, column):
     return 0 * values[0]
 
 
-@njit(inline="always")
-def _is_diagonal_only(indptr, indices, values, row):
-    for q in range(indptr[row], indptr[row + 1]):
-        if indices[q] != row and values[q] != 0:
-            return False
-    return True
-
-
 @njit(parallel=True, **_OPTIONS)
 def read_regular_rows(
     indptr, indices, values, cells, sign, round_off, f0, f1, f2, dirichlet, active, kind, diagonal
@@ -93,8 +67,8 @@ def read_regular_rows(
     """Read all rows of a matrix without peculiarities; False, with the arrays in disorder, if there are any.
 
     Peculiar are all faults, stored zeros, couplings that differ by round-off or point to a diagonal-only row,
-    and cells out of order: read_rows knows what to do with them.  Here a first sweep takes the faces from the
-    entries above the diagonal, a second one compares those below with them; neither searches another row.
+    and cells out of order: row_kernels knows what to do with them.  Here a first sweep takes the faces from
+    the entries above the diagonal, a second one compares those below with them; neither searches another row.
     """
     _, n1, n2 = active.shape
     layer = n1 * n2
@@ -160,108 +134,6 @@ def read_regular_rows(
         peculiar[chunk] = odd
         below[chunk] = count
     return not peculiar.any() and above.sum() == below.sum()
-
-
-@njit(parallel=True, **_OPTIONS)
-def read_rows(indptr, indices, values, cells, sign, round_off, f0, f1, f2, dirichlet, active, kind, diagonal):
-    """Read all rows in one pass.
-
-    Fills the zeroed arrays of a grid operator, and ``kind`` and ``diagonal`` of each row.  The face between
-    two rows gets the mean of -a_ij and -a_ji; the Dirichlet part is the row sum over the couplings that are
-    faces, so what leads to a diagonal-only row counts as eliminated.  Moves the CSR arrays once (12 bytes an
-    entry), and 4 coefficients, cell, kind and diagonal: about 135 bytes a cell in 3D.
-
-    Returns
-    -------
-    (row, fault, entry, one_sided) of the lowest row at fault, row -1 and fault SOUND if there is none;
-    ``entry`` is the position of the offending value, or -1 where the row as a whole offends; ``one_sided``
-    tells whether a row couples to a diagonal-only one, which makes the matrix non-symmetric.
-    """
-    _, n1, n2 = active.shape
-    rows = indptr.size - 1
-    fault_row = np.full(_READ_CHUNKS, rows, np.int64)
-    fault_code = np.zeros(_READ_CHUNKS, np.int64)
-    fault_entry = np.full(_READ_CHUNKS, -1, np.int64)
-    one_sided = np.zeros(_READ_CHUNKS, np.bool_)
-    flat0, flat1, flat2 = f0.reshape(-1), f1.reshape(-1), f2.reshape(-1)
-    flat_dirichlet, flat_active = dirichlet.reshape(-1), active.reshape(-1)
-    for chunk in prange(_READ_CHUNKS):
-        first_row = rows * chunk // _READ_CHUNKS
-        for row in range(first_row, rows * (chunk + 1) // _READ_CHUNKS):
-            cell = cells[row]
-            start, stop = indptr[row], indptr[row + 1]
-            a_ii, coupled, fault, entry = 0.0, False, SOUND, -1
-            for q in range(start, stop):
-                if not np.isfinite(values[q]):
-                    fault, entry = NOT_FINITE, q
-                if indices[q] == row:
-                    a_ii = values[q]
-                elif values[q] != 0:
-                    coupled = True
-            diagonal[row] = a_ii
-            kind[row] = COUPLED if coupled else DIAGONAL_ONLY
-            if fault == SOUND and coupled:
-                total = 0.0
-                j, k = cell // n2 % n1, cell % n2
-                if a_ii == 0:
-                    fault = NO_DIAGONAL
-                elif a_ii * sign < 0:
-                    fault = WRONG_SIGN
-                for q in range(start, stop):
-                    if fault != SOUND:
-                        break
-                    column = indices[q]
-                    if column == row or values[q] == 0:
-                        continue
-                    entry = q
-                    axis, step = _axis_of_step(cells[column] - cell, j, k, n1, n2)
-                    if axis < 0:
-                        fault = OFF_STENCIL
-                        break
-                    if step < 0 and first_row <= column < row:
-                        # That row came before and has checked this pair, unless it found no coupling.
-                        beside = cells[column]
-                        known = flat0[beside] if axis == 0 else flat1[beside] if axis == 1 else flat2[beside]
-                        if known > 0:
-                            total += known
-                            continue
-                    c = -sign * values[q]
-                    back = -sign * entry_of(indptr, indices, values, column, row)
-                    if not np.isfinite(back):
-                        continue  # the other row is told of
-                    if back == 0 and _is_diagonal_only(indptr, indices, values, column):
-                        one_sided[chunk] = True
-                        continue
-                    if c < -ROUND_OFF * abs(a_ii):
-                        fault = POSITIVE_COUPLING
-                        break
-                    allowed = SYMMETRY_TOLERANCE * max(abs(c), abs(back)) + ROUND_OFF * abs(a_ii)
-                    if not abs(c - back) <= allowed:
-                        fault = NOT_SYMMETRIC
-                        break
-                    c = max(0.0, 0.5 * (c + back))
-                    total += c
-                    if step > 0:
-                        if axis == 0:
-                            flat0[cell] = c
-                        elif axis == 1:
-                            flat1[cell] = c
-                        else:
-                            flat2[cell] = c
-                rest = sign * a_ii - total
-                if fault == SOUND:
-                    entry = -1
-                    if rest < -DOMINANCE_TOLERANCE * abs(a_ii):
-                        fault = NOT_DOMINANT
-                    flat_dirichlet[cell] = rest if rest > round_off * abs(a_ii) else 0.0
-                    flat_active[cell] = True
-            if fault != SOUND:
-                fault_row[chunk], fault_code[chunk], fault_entry[chunk] = row, fault, entry
-                break
-    first = np.argmin(fault_row)
-    if fault_row[first] == rows:
-        return -1, SOUND, -1, one_sided.any()
-    return fault_row[first], fault_code[first], fault_entry[first], one_sided.any()
 
 
 @njit(**_OPTIONS)

@@ -1,0 +1,403 @@
+"""Numba kernels that read the rows of one rank, on any grid: periodic axes, ghost columns, box stencils.
+
+Common arguments, see LocalMatrix:
+
+own_start, own_column, own_value, ghost_start, ghost_column, ghost_value
+    CSR arrays of the local columns and of the ghosts (``ghost_start`` of size 1: no ghosts).
+back
+    For each ghost entry its transposed one.
+cells
+    C-order cell index of each local row, then of each ghost.
+kind
+    uint8 of each local row, then of each ghost: COUPLED or DIAGONAL_ONLY.
+shape, periodic
+    int64 (3,) and bool (3,); a 2D grid is a volume of one layer.
+
+Coefficients of row r are written to ``f[place]``, where ``place`` is r, or its cell if ``by_cell``.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from consolve.solvers.stencil_kernels import (
+    COUPLED,
+    DIAGONAL_ONLY,
+    DOMINANCE_TOLERANCE,
+    NO_DIAGONAL,
+    NOT_DOMINANT,
+    NOT_SYMMETRIC,
+    OFF_STENCIL,
+    ROUND_OFF,
+    SOUND,
+    SYMMETRY_TOLERANCE,
+    WRONG_SIGN,
+    entry_of,
+)
+
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+_CHUNKS = 16
+
+ABSENT = 9
+"""Component of an offset that is no neighbour's."""
+
+
+@njit(parallel=True, **_OPTIONS)
+def kinds_of_rows(own_start, own_column, own_value, ghost_start, ghost_column, ghost_value, kind, diagonal):
+    """Fill ``kind`` and ``diagonal`` of the local rows.
+
+    Returns
+    -------
+    (row, entry, sign): the lowest row with an entry that is not finite (-1: none) and that entry; sign of the
+    diagonal of the first coupled row, 0 if there is none.
+    """
+    rows = own_start.size - 1
+    ghosts = ghost_start.size > 1
+    fault_row, fault_entry = np.full(_CHUNKS, rows, np.int64), np.full(_CHUNKS, -1, np.int64)
+    sign = np.zeros(_CHUNKS, np.int64)
+    for chunk in prange(_CHUNKS):
+        for row in range(rows * chunk // _CHUNKS, rows * (chunk + 1) // _CHUNKS):
+            a_ii, coupled, fault = 0.0, False, -1
+            for q in range(own_start[row], own_start[row + 1]):
+                if not np.isfinite(own_value[q]):
+                    fault = q
+                if own_column[q] == row:
+                    a_ii = own_value[q]
+                elif own_value[q] != 0:
+                    coupled = True
+            if ghosts:
+                for q in range(ghost_start[row], ghost_start[row + 1]):
+                    if not np.isfinite(ghost_value[q]):
+                        fault = own_value.size + q
+                    coupled |= ghost_value[q] != 0
+            diagonal[row] = a_ii
+            kind[row] = COUPLED if coupled else DIAGONAL_ONLY
+            if fault >= 0 and fault_row[chunk] == rows:
+                fault_row[chunk], fault_entry[chunk] = row, fault
+            if sign[chunk] == 0 and coupled and a_ii != 0:
+                sign[chunk] = 1 if a_ii > 0 else -1
+    first_sign = 0
+    for chunk in range(_CHUNKS):
+        if first_sign == 0:
+            first_sign = sign[chunk]
+    first = np.argmin(fault_row)
+    return (fault_row[first] if fault_row[first] < rows else -1), fault_entry[first], first_sign
+
+
+@njit(inline="always")
+def offset_of(there, i, j, k, shape, periodic):
+    """Offset (d0, d1, d2) from cell (i, j, k) to the cell ``there``, each -1, 0, 1 or ABSENT.
+
+    On a periodic axis of two cells both directions lead to the same cell; the one that does not wrap counts.
+    """
+    n0, n1, n2 = shape[0], shape[1], shape[2]
+    line = there // n2
+    d2 = there - line * n2 - k
+    layer = line // n1
+    d1 = line - layer * n1 - j
+    d0 = layer - i
+    if periodic[0] and abs(d0) == n0 - 1 and n0 > 2:
+        d0 = -1 if d0 > 0 else 1
+    if periodic[1] and abs(d1) == n1 - 1 and n1 > 2:
+        d1 = -1 if d1 > 0 else 1
+    if periodic[2] and abs(d2) == n2 - 1 and n2 > 2:
+        d2 = -1 if d2 > 0 else 1
+    return (
+        d0 if abs(d0) <= 1 else ABSENT,
+        d1 if abs(d1) <= 1 else ABSENT,
+        d2 if abs(d2) <= 1 else ABSENT,
+    )
+
+
+@njit(parallel=True, **_OPTIONS)
+def read_regular(
+    own_start, own_column, own_value, ghost_start, ghost_column, ghost_value, back, cells, shape, periodic,
+    sign, round_off, f0, f1, f2, dirichlet, active, kind, diagonal,
+):  # fmt: skip
+    """Read rows without peculiarities; False, with the arrays in disorder, if there are any on this rank.
+
+    As ``stencil_kernels.read_regular_rows``, with ghosts and with periodic axes of more than two cells: a
+    first sweep takes the faces from the entries towards the next cell of an axis, a second one compares those
+    towards the cell before with them.  Moves the CSR arrays twice: about 220 bytes a row in 3D.
+    """
+    rows = own_start.size - 1
+    ghosts = ghost_start.size > 1
+    n0, n1, n2 = shape[0], shape[1], shape[2]
+    layer = n1 * n2
+    wrap0, wrap1, wrap2 = periodic[0] and n0 > 2, periodic[1] and n1 > 2, periodic[2] and n2 > 2
+    peculiar = np.zeros(_CHUNKS, np.bool_)
+    peculiar[0] = (periodic[0] and n0 == 2) or (periodic[1] and n1 == 2) or (periodic[2] and n2 == 2)
+    forward, backward = np.zeros(_CHUNKS, np.int64), np.zeros(_CHUNKS, np.int64)
+    local = np.zeros(_CHUNKS, np.int64)
+    for chunk in prange(_CHUNKS):
+        odd, count, couplings = peculiar[chunk], 0, 0
+        last, i, j, k = np.int64(-2), np.int64(0), np.int64(0), np.int64(0)
+        for row in range(rows * chunk // _CHUNKS, rows * (chunk + 1) // _CHUNKS):
+            cell = np.int64(cells[row])
+            if cell == last + 1 and k + 1 < n2:
+                k += 1
+            else:
+                line = cell // n2
+                k = cell - line * n2
+                i = line // n1
+                j = line - i * n1
+            last = cell
+            a_ii, total, coupled = 0.0, 0.0, False
+            stop = own_start[row + 1] - own_start[row]
+            entries = stop + (ghost_start[row + 1] - ghost_start[row] if ghosts else 0)
+            for e in range(entries):
+                if e < stop:
+                    q = own_start[row] + e
+                    column, value = own_column[q], sign * own_value[q]
+                    if column == row:
+                        a_ii = value
+                        total += value
+                        continue
+                    there = np.int64(cells[column])
+                    couplings += 1
+                else:
+                    q = ghost_start[row] + e - stop
+                    value = sign * ghost_value[q]
+                    there = np.int64(cells[rows + ghost_column[q]])
+                    odd |= value != sign * back[q]
+                total += value
+                coupled = True
+                odd |= not value < 0
+                step = there - cell
+                if (step == 1 and k + 1 < n2) or (wrap2 and k + 1 == n2 and step == 1 - n2):
+                    f2[row] = -value
+                elif (step == n2 and j + 1 < n1) or (wrap1 and j + 1 == n1 and step == n2 - layer):
+                    f1[row] = -value
+                elif step == layer or (wrap0 and i + 1 == n0 and step == layer - n0 * layer):
+                    f0[row] = -value
+                else:
+                    if e >= stop:  # a local one is looked at in the second sweep
+                        odd |= not (
+                            (step == -1 and k > 0)
+                            or (wrap2 and k == 0 and step == n2 - 1)
+                            or (step == -n2 and j > 0)
+                            or (wrap1 and j == 0 and step == layer - n2)
+                            or step == -layer
+                            or (wrap0 and i == 0 and step == n0 * layer - layer)
+                        )
+                    continue
+                count += e < stop
+            diagonal[row] = sign * a_ii
+            kind[row] = COUPLED if coupled else DIAGONAL_ONLY
+            odd |= not np.isfinite(a_ii)
+            active[row] = coupled
+            if coupled:
+                odd |= not a_ii > 0 or not total >= -round_off * a_ii
+                dirichlet[row] = total if total > round_off * a_ii else 0.0
+        peculiar[chunk] = odd
+        forward[chunk] = count
+        local[chunk] = couplings
+    if peculiar.any():
+        return False
+    for chunk in prange(_CHUNKS):
+        odd, count = False, 0
+        last, i, j, k = np.int64(-2), np.int64(0), np.int64(0), np.int64(0)
+        for row in range(rows * chunk // _CHUNKS, rows * (chunk + 1) // _CHUNKS):
+            cell = np.int64(cells[row])
+            if cell == last + 1 and k + 1 < n2:
+                k += 1
+            else:
+                line = cell // n2
+                k = cell - line * n2
+                i = line // n1
+                j = line - i * n1
+            last = cell
+            for q in range(own_start[row], own_start[row + 1]):
+                column = own_column[q]
+                step = cell - np.int64(cells[column])
+                if column == row:
+                    continue
+                if (step == 1 and k > 0) or (wrap2 and k == 0 and step == 1 - n2):
+                    known = f2[column]
+                elif (step == n2 and j > 0) or (wrap1 and j == 0 and step == n2 - layer):
+                    known = f1[column]
+                elif step == layer or (wrap0 and i == 0 and step == layer - n0 * layer):
+                    known = f0[column]
+                else:
+                    continue
+                count += 1
+                odd |= known != -sign * own_value[q]
+        peculiar[chunk] = odd
+        backward[chunk] = count
+    return (
+        not peculiar.any()
+        and forward.sum() == backward.sum()
+        and forward.sum() + backward.sum() == local.sum()
+    )
+
+
+@njit(parallel=True, **_OPTIONS)
+def read_any(
+    own_start, own_column, own_value, ghost_start, ghost_column, ghost_value, back, cells, shape, periodic,
+    sign, round_off, by_cell, f0, f1, f2, dirichlet, active, kind, diagonal,
+):  # fmt: skip
+    """Read rows of any sort; ``kind`` and ``diagonal`` are known.
+
+    A face gets the mean of -a_ij and -a_ji (half of it, on each of the two faces, where a periodic axis has
+    two cells); the Dirichlet part is the row sum over couplings to coupled rows, so what leads to a
+    diagonal-only row counts as eliminated.  Couplings along a diagonal go into no face, and are counted.
+
+    Returns
+    -------
+    (row, fault, entry): the lowest row at fault (-1: none).
+    (one_sided, mixed, row_sums, diagonals): whether a row couples to a diagonal-only one; the number of
+    diagonal couplings; the sums over coupled rows of their row sums, 1' A 1, and of their diagonals.
+    (positive_row, positive_entry, loose_row): the lowest rows (-1: none) with a coupling of the diagonal's
+    sign and without diagonal dominance, which a box stencil may have.
+    """
+    rows = own_start.size - 1
+    ghosts = ghost_start.size > 1
+    n0, n1, n2 = shape[0], shape[1], shape[2]
+    twice0, twice1, twice2 = periodic[0] and n0 == 2, periodic[1] and n1 == 2, periodic[2] and n2 == 2
+    fault_row = np.full(_CHUNKS, rows, np.int64)
+    fault_code = np.zeros(_CHUNKS, np.int64)
+    fault_entry = np.full(_CHUNKS, -1, np.int64)
+    positive_row = np.full(_CHUNKS, rows, np.int64)
+    positive_entry = np.full(_CHUNKS, -1, np.int64)
+    one_sided = np.zeros(_CHUNKS, np.bool_)
+    mixed = np.zeros(_CHUNKS, np.int64)
+    loose_row = np.full(_CHUNKS, rows, np.int64)
+    row_sums, diagonals = np.zeros(_CHUNKS), np.zeros(_CHUNKS)
+    for chunk in prange(_CHUNKS):
+        for row in range(rows * chunk // _CHUNKS, rows * (chunk + 1) // _CHUNKS):
+            if kind[row] == DIAGONAL_ONLY:
+                continue
+            cell = np.int64(cells[row])
+            line = cell // n2
+            k = cell - line * n2
+            i = line // n1
+            j = line - i * n1
+            place = cell if by_cell else row
+            a_ii = diagonal[row]
+            size = abs(a_ii)
+            fault, entry, total = SOUND, -1, 0.0
+            if a_ii == 0:
+                fault = NO_DIAGONAL
+            elif a_ii * sign < 0:
+                fault = WRONG_SIGN
+            stop = own_start[row + 1] - own_start[row]
+            entries = stop + (ghost_start[row + 1] - ghost_start[row] if ghosts else 0)
+            for e in range(entries):
+                if fault != SOUND:
+                    break
+                if e < stop:
+                    q = own_start[row] + e
+                    column, value, entry = np.int64(own_column[q]), own_value[q], q
+                else:
+                    q = ghost_start[row] + e - stop
+                    column, value, entry = (
+                        rows + np.int64(ghost_column[q]),
+                        ghost_value[q],
+                        own_value.size + q,
+                    )
+                if value == 0 or column == row:
+                    continue
+                c = -sign * value
+                d0, d1, d2 = offset_of(np.int64(cells[column]), i, j, k, shape, periodic)
+                if d0 == ABSENT or d1 == ABSENT or d2 == ABSENT or d0 == d1 == d2 == 0:
+                    if abs(c) <= ROUND_OFF * size:
+                        continue
+                    fault = OFF_STENCIL
+                    break
+                steps = abs(d0) + abs(d1) + abs(d2)
+                if steps > 1 and abs(c) <= ROUND_OFF * size:
+                    continue  # what assembly leaves of couplings that cancel
+                transposed = entry_of(own_start, own_column, own_value, column, row) if e < stop else back[q]
+                if transposed == 0 and kind[column] == DIAGONAL_ONLY:
+                    one_sided[chunk] = True
+                    continue
+                if c < -ROUND_OFF * size and positive_row[chunk] == rows:
+                    positive_row[chunk], positive_entry[chunk] = row, entry
+                other = -sign * transposed
+                if not abs(c - other) <= SYMMETRY_TOLERANCE * max(abs(c), abs(other)) + ROUND_OFF * size:
+                    fault = NOT_SYMMETRIC
+                    break
+                c = 0.5 * (c + other)
+                total += c
+                if steps > 1:
+                    mixed[chunk] += 1
+                elif d2 != 0:
+                    if twice2:
+                        f2[place] = 0.5 * c
+                    elif d2 > 0:
+                        f2[place] = c
+                elif d1 != 0:
+                    if twice1:
+                        f1[place] = 0.5 * c
+                    elif d1 > 0:
+                        f1[place] = c
+                elif twice0:
+                    f0[place] = 0.5 * c
+                elif d0 > 0:
+                    f0[place] = c
+            if fault == SOUND:
+                rest = sign * a_ii - total
+                row_sums[chunk] += rest
+                diagonals[chunk] += size
+                if rest < -size:
+                    fault, entry = NOT_DOMINANT, -1
+                elif rest < -DOMINANCE_TOLERANCE * size and loose_row[chunk] == rows:
+                    loose_row[chunk] = row
+                dirichlet[place] = rest if rest > round_off * size else 0.0
+                active[place] = True
+            elif fault == NO_DIAGONAL or fault == WRONG_SIGN:
+                entry = -1
+            if fault != SOUND:
+                fault_row[chunk], fault_code[chunk], fault_entry[chunk] = row, fault, entry
+                break
+    first, positive, loose = np.argmin(fault_row), np.argmin(positive_row), loose_row.min()
+    return (
+        (fault_row[first] if fault_row[first] < rows else -1, fault_code[first], fault_entry[first]),
+        (one_sided.any(), mixed.sum(), row_sums.sum(), diagonals.sum()),
+        (
+            positive_row[positive] if positive_row[positive] < rows else -1,
+            positive_entry[positive],
+            loose if loose < rows else -1,
+        ),
+    )
+
+
+@njit(**_OPTIONS)
+def wrapping_couplings(
+    own_start, own_column, own_value, ghost_start, ghost_column, ghost_value, cells, shape, wraps, diagonals
+):
+    """Count couplings that tell of periodic axes.
+
+    ``wraps`` int64 (3,): those straight from the last cell of an axis of more than two cells to the first, or
+    back.  ``diagonals`` int64 (3, 2): those along the two diagonals of each plane, by the axis across it.
+    """
+    rows = own_start.size - 1
+    ghosts = ghost_start.size > 1
+    n1, n2 = shape[1], shape[2]
+    d = np.empty(3, np.int64)
+    for row in range(rows):
+        line = np.int64(cells[row]) // n2
+        i, j, k = line // n1, line % n1, np.int64(cells[row]) - line * n2
+        stop = own_start[row + 1] - own_start[row]
+        entries = stop + (ghost_start[row + 1] - ghost_start[row] if ghosts else 0)
+        for e in range(entries):
+            if e < stop:
+                q = own_start[row] + e
+                column, value = np.int64(own_column[q]), own_value[q]
+            else:
+                q = ghost_start[row] + e - stop
+                column, value = rows + np.int64(ghost_column[q]), ghost_value[q]
+            if value == 0 or column == row:
+                continue
+            there = np.int64(cells[column]) // n2
+            d[0], d[1] = there // n1 - i, there % n1 - j
+            d[2] = np.int64(cells[column]) - there * n2 - k
+            nonzero, last = 0, 0
+            for axis in range(3):
+                if d[axis] != 0:
+                    nonzero, last = nonzero + 1, axis
+            if nonzero == 1 and shape[last] > 2 and abs(d[last]) == shape[last] - 1:
+                wraps[last] += 1
+            if nonzero == 2:
+                a, b = (0 if d[0] != 0 else 1), (2 if d[2] != 0 else 1)
+                if abs(d[a]) == 1 and abs(d[b]) == 1:
+                    diagonals[3 - a - b, 1 if d[a] == d[b] else 0] += 1
