@@ -129,7 +129,7 @@ class PCCNN:
             grid = find_grid(pmat, pc.getDM(), self.grid, self.mask)
             stencil = read_stencil(pmat, grid, singular=self._null_space is not None)
             if not isinstance(stencil.operator, GridOperator):
-                raise MatrixError("its grid is periodic, and PC cnn needs walls on all sides: use -pc_type gamg")
+                raise MatrixError("the grid is periodic, and PC cnn needs walls: use -pc_type gamg")
         except MatrixError as error:
             raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
         check_model_name(self.model)
