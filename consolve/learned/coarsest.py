@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
+from consolve.learned.transfer import SplitArrays
+
 
 def null_vectors(off_diagonal: NDArray, dirichlet: NDArray) -> NDArray[np.float64]:
     """Orthonormal null vectors of A = diag(dirichlet + row sums) - off_diagonal, one a row.
@@ -59,9 +61,13 @@ class DirectSolve:
         ones of a periodic axis.
     periodic
         For each of the three axes.
+    layout
+        Of the vectors b and x.
     """
 
-    def __init__(self, faces: list[NDArray], dirichlet: NDArray, periodic: tuple[bool, ...]) -> None:
+    def __init__(
+        self, faces: list[NDArray], dirichlet: NDArray, periodic: tuple[bool, ...], layout: SplitArrays
+    ) -> None:
         shape, n = dirichlet.shape, dirichlet.size
         index = np.arange(n).reshape(shape)
         pairs, values = [], []
@@ -78,7 +84,8 @@ class DirectSolve:
         off.eliminate_zeros()
         fixed = dirichlet.ravel().astype(np.float64)
         self._diagonal = fixed + np.asarray(off.sum(1)).ravel()
-        self.b, self.x = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self.b, self.x = layout.zeros(), layout.zeros()
+        self._at = layout.positions(*np.unravel_index(np.arange(n), shape))
         if n <= _MOST_DENSE:
             self._inverse = pseudo_inverse(off.toarray(), fixed).astype(np.float32)
             self.bytes = self._inverse.nbytes
@@ -104,10 +111,11 @@ class DirectSolve:
     def cycle(self, threads: int) -> None:
         """x = A^+ b."""
         if self._factors is None:
-            self.x[...] = (self._inverse @ self.b.ravel()).reshape(self.x.shape)
+            self.x.reshape(-1)[self._at] = self._inverse @ self.b.reshape(-1)[self._at]
             return
-        solution = self._factors.solve(self._without_means(self.b.ravel().astype(np.float64)))
-        self.x[...] = self._without_means(solution).reshape(self.x.shape)
+        b = self.b.reshape(-1)[self._at].astype(np.float64)
+        solution = self._factors.solve(self._without_means(b))
+        self.x.reshape(-1)[self._at] = self._without_means(solution)
 
     @property
     def unknowns(self) -> int:

@@ -129,6 +129,7 @@ class DistributedMultilevel:
                 partition = partition.halved()
             wanted = self._fewer_ranks(partition)
         self._last, self._root = wanted.shape, wanted.ranks[0]
+        wanted = whole(self._last, self._size, self._root)
         if any(self._periodic) and math.prod(self._last) > MOST_DIRECT:
             raise UnservedGrid(self._advice())
         self._connect(wanted)
@@ -139,8 +140,7 @@ class DistributedMultilevel:
         for level, finer in zip(self._levels[1:], self._levels):
             finer.connect(level.own, level.extended, level.layout, level.volume_layout)
         if self._levels:
-            vectors = self._plain if any(self._periodic) else self._split
-            self._levels[-1].connect(last.boxes, last.boxes, vectors, self._plain)
+            self._levels[-1].connect(last.boxes, last.boxes, self._split, self._plain)
 
     def _exchange_rows(self, cells: NDArray[np.int64], partition: Partition) -> None:
         """Plan the ways between the rows and the finest level."""
@@ -268,7 +268,8 @@ class DistributedMultilevel:
 
     def _build_tail(self, faces: list[Any], fixed: NDArray, uniform: bool) -> None:
         if any(self._periodic):
-            self._tail = DirectSolve(faces, fixed, self._periodic)
+            assert self._split is not None
+            self._tail = DirectSolve(faces, fixed, self._periodic, self._split)
             return
         shape = self._last[3 - self.weights.ndim :]
         if isinstance(self._tail, Hierarchy) and self._tail.fits(shape, uniform):

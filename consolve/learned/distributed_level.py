@@ -109,7 +109,7 @@ class DistributedLevel:
         self,
         own: NDArray,
         region: NDArray,
-        vectors: SplitArrays | VolumeArrays | None,
+        vectors: SplitArrays | None,
         volumes: VolumeArrays | None,
     ) -> None:
         """Name the next level: who holds its cells, what its b and its operator cover there, and how.
