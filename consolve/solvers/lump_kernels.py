@@ -108,7 +108,7 @@ def cells_beside(known, shape, periodic):
 @njit(**_OPTIONS)
 def lump_rows(
     own_start, own_column, own_value, ghost_start, ghost_column, ghost_value, back, cells, kind, order,
-    known, node, node_kind, shape, periodic, sign, diagonal, flow, grounded, positive,
+    known, node, node_kind, shape, periodic, sign, diagonal, flow, grounded,
 ):  # fmt: skip
     """Add half of each diagonal coupling (the other half comes from its other row) to the faces of its paths.
 
@@ -124,8 +124,6 @@ def lump_rows(
         float64 (nodes, 3), added to: coefficient of the face between a node and the next one of each axis.
     grounded
         float64 (rows,), added to: couplings without an open path.
-    positive
-        float64 (rows,), added to: the sum of the couplings of the diagonal's sign.
     """
     n1, n2 = shape[1], shape[2]
     rows, ghosts = own_start.size - 1, ghost_start.size > 1
@@ -151,7 +149,6 @@ def lump_rows(
                 column, value = rows + np.int64(ghost_column[q]), ghost_value[q]
             if value == 0 or column == row or kind[column] != COUPLED:
                 continue
-            positive[row] += max(sign * value, 0.0)
             d[0], d[1], d[2] = offset_of(np.int64(cells[column]), i, j, k, shape, periodic)
             steps = 0
             for axis in range(3):
@@ -208,32 +205,35 @@ def lump_rows(
 
 
 @njit(**_OPTIONS)
-def close_lumping(flow, grounded, positive, cells, kind, diagonal, by_cell, f0, f1, f2, dirichlet):
+def close_lumping(flow, grounded, cells, kind, diagonal, by_cell, f0, f1, f2, dirichlet):
     """Add what was lumped to the faces and Dirichlet parts; no face may end negative.
 
     A face whose couplings add up to less than nothing (flat elements beside a Dirichlet side, mass terms)
-    gets FLOOR of the diagonal, where the Dirichlet part of its cell and its positive couplings outweigh it:
-    else the operator is negative at low frequency.
+    gets FLOOR of the diagonal.  That is sound where Dirichlet parts outweigh what is cut off; else the
+    operator is negative at low frequency.
 
     Returns
     -------
-    (row, axis) of the lowest row at fault, row -1 if there is none.
+    (row, axis, cut, dirichlet): the lowest row (-1: none) with a face whose cut outweighs the Dirichlet part
+    of its cell; the sums of all cuts and Dirichlet parts.
     """
+    first, first_axis, cut, total = -1, 0, 0.0, 0.0
     for row in range(grounded.size):
         if kind[row] != COUPLED:
             continue
         place = np.int64(cells[row]) if by_cell else row
         size = abs(diagonal[row])
-        allowed = dirichlet[place] + positive[row] + DOMINANCE_TOLERANCE * size
         dirichlet[place] += grounded[row]
+        total += dirichlet[place]
         for axis in range(3):
             f = f0 if axis == 0 else f1 if axis == 1 else f2
             if place >= f.size:
                 continue  # the first axis of a 2D grid
             c = f[place] + flow[row, axis]
             if c < 0:
-                if -c > allowed:
-                    return row, axis
+                cut -= c
+                if first < 0 and -c > dirichlet[place] + DOMINANCE_TOLERANCE * size:
+                    first, first_axis = row, axis
                 c = FLOOR * size
             f[place] = c
-    return -1, 0
+    return first, first_axis, cut, total

@@ -39,6 +39,8 @@ _CHUNKS = 16
 
 ABSENT = 9
 """Component of an offset that is no neighbour's."""
+LEAST_ROW_SUM = 1.5
+"""Flat Q1 elements beside eliminated nodes reach a row sum of -1.25 diagonals."""
 
 
 @njit(parallel=True, **_OPTIONS)
@@ -338,7 +340,7 @@ def read_any(
                 rest = sign * a_ii - total
                 row_sums[chunk] += rest
                 diagonals[chunk] += size
-                if rest < -size:
+                if rest < -LEAST_ROW_SUM * size:
                     fault, entry = NOT_DOMINANT, -1
                 elif rest < -DOMINANCE_TOLERANCE * size and loose_row[chunk] == rows:
                     loose_row[chunk] = row

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from consolve.pde.arrays import zeros
 from consolve.solvers import lump_kernels, row_kernels
 from consolve.solvers import stencil_kernels as kernels
-from consolve.solvers.collective import raise_together, together
+from consolve.solvers.collective import raise_together
 from consolve.solvers.exchange import CellDirectory, Messages
 from consolve.solvers.grid_map import GridMap
 from consolve.solvers.local_matrix import LocalMatrix
@@ -184,22 +184,21 @@ class RowReader:
             node_kind = np.concatenate((self._kind, halo[:, 2].astype(np.uint8)))
             by_cell = np.argsort(known, kind="stable")
             known, node = known[by_cell], node[by_cell]
-        flow, grounded, positive = np.zeros((count + len(halo), 3)), np.zeros(count), np.zeros(count)
+        flow, grounded = np.zeros((count + len(halo), 3)), np.zeros(count)
         lump_kernels.lump_rows(
             *self._csr, self._back, self._cells, kind, order, known, node, node_kind, *shape, rows.sign,
-            self._diagonal, flow, grounded, positive,
+            self._diagonal, flow, grounded,
         )  # fmt: skip
         if self._comm is not None:
             messages = Messages(self._comm, halo[:, 0])
             row, share = messages.send(halo[:, 1]), messages.send(flow[count:])
             np.add.at(flow, row, share)
-        with together(self._comm):
-            row, axis = lump_kernels.close_lumping(
-                flow, grounded, positive, self._cells, kind, self._diagonal, rows.by_cell,
-                *_volume(rows.faces), rows.dirichlet,
-            )  # fmt: skip
-            if row >= 0:
-                raise self._faults.negative_face(row, axis)
+        row, axis, cut, dirichlet = lump_kernels.close_lumping(
+            flow, grounded, self._cells, kind, self._diagonal, rows.by_cell,
+            *_volume(rows.faces), rows.dirichlet,
+        )  # fmt: skip
+        fits = self._sum(cut) <= self._sum(dirichlet)
+        raise_together(self._comm, self._faults.negative_face(row, axis) if row >= 0 and not fits else None)
 
 
 def _volume(faces: tuple[NDArray[np.float64], ...]) -> tuple[NDArray[np.float64], ...]:
