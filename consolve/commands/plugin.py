@@ -41,6 +41,8 @@ def path() -> None:
 @click.option("--cc", metavar="COMMAND", help="C compiler, with its options.  [default: $CC, else cc]")
 def build(out: str | None, cc: str | None) -> None:
     """Compile the library for this Python environment, and print where it lies."""
+    if out is not None and not out.endswith(".so"):
+        raise click.UsageError(f"--out {out!r}: expected a name that ends in .so")
     from consolve.plugin import build_plugin
 
     click.echo(str(build_plugin(out, cc)))

@@ -27,7 +27,8 @@ from consolve.plugin import locate
 
 FOLDER = Path(__file__).parent
 NAME = "libconsolve.so"
-SOURCE, BOOTSTRAP, LOCATE = FOLDER / "consolve_petsc.c", FOLDER / "bootstrap.py", FOLDER / "locate.py"
+SOURCES = tuple(FOLDER / name for name in ("consolve_petsc.c", "python.c", "libraries.c"))
+BOOTSTRAP, LOCATE = FOLDER / "bootstrap.py", FOLDER / "locate.py"
 _FLAGS = ("-shared", "-fPIC", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden")
 _LIBRARIES = ("-Wl,-z,nodelete", "-Wl,-z,defs", "-ldl")
 
@@ -111,7 +112,8 @@ def build_plugin(out: str | Path | None = None, compiler: str | None = None) -> 
     function = register_function(target)
     with tempfile.TemporaryDirectory(prefix="consolve-") as folder, whole_file(target) as part:
         Path(folder, "consolve_environment.h").write_bytes(_header(environment))
-        _compile([*words, *_FLAGS, f"-I{folder}", f"-DCONSOLVE_REGISTER={function}", str(SOURCE)], part)
+        options = [*_FLAGS, f"-I{folder}", f"-DCONSOLVE_REGISTER={function}"]
+        _compile([*words, *options, *map(str, SOURCES)], part)
         try:
             getattr(ctypes.CDLL(str(part)), function)
         except (OSError, AttributeError) as error:
@@ -157,7 +159,7 @@ def _hash(environment: Environment) -> str:
     digest = hashlib.sha256()
     for part in (*map(str, astuple(environment)), platform.machine(), *_FLAGS, *_LIBRARIES):
         digest.update(part.encode() + b"\0")
-    for source in (SOURCE, BOOTSTRAP, LOCATE, Path(__file__)):
+    for source in (*SOURCES, FOLDER / "plugin.h", BOOTSTRAP, LOCATE, Path(__file__)):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -182,7 +184,9 @@ def _default_target(environment: Environment) -> Path:
             return check_writable_directory(folder / f"plugin-{_hash(environment)}") / NAME
         except OSError as error:
             problems.append(str(error))
-    raise BuildError(f"no place for the plugin ({'; '.join(problems)}); name one: consolve plugin build --out FILE")
+    raise BuildError(
+        f"no place for the plugin ({'; '.join(problems)}); name one: consolve plugin build --out FILE"
+    )
 
 
 def _header(environment: Environment) -> bytes:

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,8 +77,8 @@ def check_plugin(timeout: float = 600.0) -> Iterator[Step]:
         return
     environment = Environment.current()
     shared = environment.library or (
-        f"Python {environment.version} has no shared libpython{environment.version}.so: programs that are not "
-        f"Python cannot use the plugin (Debian: apt-get install libpython{environment.version})"
+        f"Python {environment.version} has no shared libpython{environment.version}.so: programs that are "
+        f"not Python cannot use the plugin (Debian: apt-get install libpython{environment.version})"
     )
     yield Step("libpython", bool(environment.library), shared)
     try:
@@ -139,7 +139,7 @@ def _run(command: list[str], timeout: float, options: list[str] | None = None, p
     return done.stdout
 
 
-def _compare(name: str, run, library: Path) -> Step:
+def _compare(name: str, run: Callable[[list[str]], str], library: Path) -> Step:
     try:
         plain = _result(run([*PLAIN, *RTOL]), "none")
         learned = _result(run(["-dll_prepend", str(library), *LEARNED, *RTOL]), "cnn")

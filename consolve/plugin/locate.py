@@ -16,7 +16,11 @@ def version():
 def shared_library():
     """Path of the shared libpython of this interpreter; "" if there is none."""
     get = sysconfig.get_config_var
-    names = [get("INSTSONAME"), get("LDLIBRARY"), f"libpython{version()}{getattr(sys, 'abiflags', '')}.so.1.0"]
+    names = [
+        get("INSTSONAME"),
+        get("LDLIBRARY"),
+        f"libpython{version()}{getattr(sys, 'abiflags', '')}.so.1.0",
+    ]
     folders = [get("LIBDIR"), os.path.join(get("LIBDIR") or "", get("MULTIARCH") or "")]
     folders += [os.path.join(sys.base_prefix, "lib"), os.path.join(sys.base_exec_prefix, "lib"), get("LIBPL")]
     for folder in folders:

@@ -1,0 +1,39 @@
+/* What the parts of the plugin share. */
+#ifndef CONSOLVE_PLUGIN_H
+#define CONSOLVE_PLUGIN_H
+
+#include <stddef.h>
+
+enum { PETSC_ERR_LIB = 76 }; /* "Error in external library" */
+
+typedef void (*AnyFunction)(void);
+
+typedef struct {
+  const char *name;
+  void       *place; /* of the pointer that becomes its address */
+} Symbol;
+
+#define SYMBOL(table, name) {#name, &table.name}
+
+/* Tell the user; returns PETSC_ERR_LIB. */
+int fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Fill a table from a library; returns the first name that the library lacks, or NULL. */
+const char *take_symbols(void *library, const Symbol *symbols, size_t count);
+
+/* A loaded library that has the symbol, opened once more with the flags; NULL if there is none. */
+void *loaded_library_with(const char *symbol, int flags);
+
+/* Start Python if need be, and import consolve for the PETSc with that PetscInitialize; harmless when done
+   again.  Returns an error code of PETSc, as do the others, which come after it. */
+int python_start(AnyFunction petsc_initialize);
+
+/* What PCSetCoordinates(pc, dim, nloc, coords) calls.  PetscInt may have 32 bits: the rest of the register is
+   then undefined, and Python, which knows the size, drops it. */
+int python_set_coordinates(void *pc, unsigned long long dim, unsigned long long rows, void *coordinates);
+
+/* For the end of PETSc.  Python is left running, since objects that are let go later may still need it; but
+   what it has printed must not be lost. */
+int python_flush(void);
+
+#endif
