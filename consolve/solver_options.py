@@ -102,7 +102,20 @@ CNN = (
         "rows number the fluid cells of this image (.npy, .npz, .h5): 0 fluid, 1 solid, 2 air",
         _file,
     ),
-    Option("pc_cnn_threads", "N", "Numba's", "threads of the kernels, on each rank", _threads),
+    Option(
+        "pc_cnn_threads",
+        "N",
+        "all, shared",
+        "threads of the kernels on each rank; by default Numba's, shared among the ranks of a machine",
+        _threads,
+    ),
+    Option(
+        "pc_cnn_gathered_cells",
+        "N",
+        "32768",
+        "on several ranks: levels with at most so many cells go to one of them",
+        whole_number(0),
+    ),
 )
 """Of ``-pc_type cnn``."""
 

@@ -62,6 +62,8 @@ class DistributedMultilevel:
         Numba threads of this rank.
     gathered_cells
         Levels with at most so many cells go to one rank.
+    traffic
+        How messages travel, and a count of them.
 
     Raises
     ------
@@ -76,17 +78,20 @@ class DistributedMultilevel:
         comm: Any = None,
         threads: int = 1,
         gathered_cells: int = GATHERED_CELLS,
+        traffic: Traffic | None = None,
     ) -> None:
         if weights.ndim != operator.ndim:
             raise ValueError(
                 f"{weights.source}: weights for {weights.ndim}D grids, the operator is {operator.ndim}D"
             )
-        self.weights, self.threads, self.traffic = weights, threads, Traffic()
+        self.weights, self.threads, self.traffic = weights, threads, traffic or Traffic()
         self.comm = None if comm is None or comm.size == 1 else comm
         self._size: int = 1 if self.comm is None else comm.size
         self._rank: int = 0 if self.comm is None else comm.rank
-        self._cells: NDArray[np.int64] = np.empty(0, np.int64)
+        self._held: NDArray[np.int64] = np.empty(0, np.int64)
+        self.cells: NDArray | None = None  # those of the operator count
         self._gathered = gathered_cells
+        self._addend, self._added = np.empty(1), np.empty(1)
         self._builder = LevelBuilder(weights, threads)
         flat = operator.ndim == 2
         self.shape: tuple[int, int, int] = (1, *operator.shape) if flat else operator.shape  # type: ignore[assignment]
@@ -204,9 +209,9 @@ class DistributedMultilevel:
 
     def update(self, operator: RowOperator) -> None:
         """Setup for another operator; plans and memory are kept if the rows lie in the same cells."""
-        if not self._all(self._rows is not None and np.array_equal(self._cells, operator.cells)):
-            self._cells = np.array(operator.cells)
-            self._plan(self._cells)
+        if not self._all(self._rows is not None and np.array_equal(self._held, operator.cells)):
+            self._held = np.array(operator.cells)
+            self._plan(self._held)
         rows = self._rows
         assert rows is not None
         coefficients = operator.face_coefficient
@@ -242,7 +247,7 @@ class DistributedMultilevel:
         if self.closed == 0:
             return
         assert self._rows is not None
-        self.group = np.empty(self._cells.size, np.int32)
+        self.group = np.empty(self._held.size, np.int32)
         self._rows.from_volume(number, self.group)
         self.group_size = self._sum(np.bincount(self.group[self.group >= 0], minlength=self.closed))
 
@@ -284,6 +289,14 @@ class DistributedMultilevel:
     def _sum(self, value: Any) -> Any:
         return value if self.comm is None else self.comm.allreduce(value)
 
+    def _total(self, value: float) -> float:
+        """Sum over all ranks, of a number only: faster than that of any object."""
+        if self.comm is None:
+            return value
+        self._addend[0] = value
+        self.comm.Allreduce(self._addend, self._added)
+        return float(self._added[0])
+
     def _maximum(self, value: float) -> float:
         from mpi4py import MPI
 
@@ -302,11 +315,11 @@ class DistributedMultilevel:
         """
         rows = self._rows
         assert rows is not None
-        if r.shape != (self._cells.size,) or z.shape != (self._cells.size,):
-            raise ValueError(f"r and z must have {self._cells.size} entries, got {r.shape} and {z.shape}")
+        if r.shape != (self._held.size,) or z.shape != (self._held.size,):
+            raise ValueError(f"r and z must have {self._held.size} entries, got {r.shape} and {z.shape}")
         threads = self.threads if r.size >= cycle_kernels.SERIAL_CELLS else 1
         with np.errstate(all="ignore"):
-            total = self._sum(float(cycle_kernels.absolute_sum(r, threads)))
+            total = self._total(float(cycle_kernels.absolute_sum(r, threads)))
         if total == 0:
             z[:] = 0
             return

@@ -69,6 +69,8 @@ class MultilevelPreconditioner:
             raise ValueError(f"cells must lie in 0..{size - 1} (a grid of {operator.shape} cells)")
         self._builder = LevelBuilder(weights, self.threads)
         self._hierarchy: Hierarchy | None = None
+        self.group: NDArray[np.int32] | None = None
+        self.group_size: NDArray[np.int64] = np.empty(0, np.int64)
         self.setups = 0
         self.update(operator)
 
@@ -142,6 +144,9 @@ class MultilevelPreconditioner:
         """Memory of the levels and of the map from entries to cells."""
         assert self._hierarchy is not None
         return self._hierarchy.arena.nbytes + self._runs.nbytes + self._hierarchy.inverse.nbytes
+
+    def close(self) -> None:
+        """Nothing but memory is held."""
 
     def __repr__(self) -> str:
         size = f"{self.bytes / 2**20:.1f} MiB"

@@ -80,10 +80,10 @@ class RowExchange:
             (source, give), (target, take) = outward if direction == 0 else outward[::-1]
             for q in np.flatnonzero(take):
                 at = _offsets(take)[q]
-                self._requests[direction].append(comm.Recv_init(target[at : at + take[q]], q))
+                self._requests[direction].append(comm.Recv_init(target[at : at + take[q]], q, traffic.tag))
             for q in np.flatnonzero(give):
                 at = _offsets(give)[q]
-                self._requests[direction].append(comm.Send_init(source[at : at + give[q]], q))
+                self._requests[direction].append(comm.Send_init(source[at : at + give[q]], q, traffic.tag))
 
     def _positions(self, coordinates: NDArray) -> NDArray:
         """Index in this rank's volumes."""

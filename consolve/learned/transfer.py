@@ -7,6 +7,7 @@ unpacks.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -144,9 +145,23 @@ def _copy_box_natural(source, s1, s_pad, si, sj, sk, target, t1, t_pad, ti, tj, 
 
 
 class Traffic:
-    """Messages and bytes that this process has sent by transfers, as counted."""
+    """How transfers travel, and what this process has sent by them.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    tag
+        Of the messages.  One is enough for all transfers, since all ranks run them in the same order.
+    event
+        Entered during each exchange, for a log of times.
+
+    Attributes
+    ----------
+    messages, bytes
+        Sent so far.
+    """
+
+    def __init__(self, tag: int = 0, event: AbstractContextManager[Any] | None = None) -> None:
+        self.tag, self.event = tag, event or nullcontext()
         self.messages = self.bytes = 0
 
 
@@ -220,11 +235,15 @@ class Transfer:
         self._receives = [_Message(q, receives[q]) for q in sorted(receives)]
         self._requests: list[Any] = []
         if comm is not None:
-            self._requests = [comm.Recv_init(m.values, m.rank) for m in self._receives]
-            self._requests += [comm.Send_init(m.values, m.rank) for m in self._sends]
+            self._requests = [comm.Recv_init(m.values, m.rank, traffic.tag) for m in self._receives]
+            self._requests += [comm.Send_init(m.values, m.rank, traffic.tag) for m in self._sends]
 
     def run(self, source: NDArray[np.float32], target: NDArray[np.float32]) -> None:
         """Fill ``target`` from ``source``, arrays of the layouts named; collective among partners."""
+        with self._traffic.event:
+            self._run(source, target)
+
+    def _run(self, source: NDArray[np.float32], target: NDArray[np.float32]) -> None:
         for message in self._sends:
             _take(source.reshape(-1), message.index, message.values)
             self._traffic.messages += 1

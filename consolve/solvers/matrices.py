@@ -42,13 +42,14 @@ def assemble_matrix(operator: GridOperator, comm: Any = None) -> PETSc.Mat:
     return mat
 
 
-def closed_group(operator: GridOperator) -> NDArray[np.int32] | None:
-    """Number of the closed component of each unknown, -1 where it is open; None on a regular operator."""
+def closed_group(operator: GridOperator, cells: NDArray | None = None) -> NDArray[np.int32] | None:
+    """Number of the closed component of each unknown (or of each of ``cells``), -1 where it is open or not
+    active; None on a regular operator."""
     if not operator.is_singular:
         return None
     labels, closed = operator.components
-    number = np.where(closed, np.cumsum(closed) - 1, -1).astype(np.int32)
-    return number[labels.reshape(-1)[operator.cells]]
+    number = np.append(np.where(closed, np.cumsum(closed) - 1, -1), -1).astype(np.int32)
+    return number[labels.reshape(-1)[operator.cells if cells is None else cells]]
 
 
 def matrix_from_csr(csr: sp.csr_matrix) -> tuple[PETSc.Mat, NDArray[np.int32]]:
@@ -133,8 +134,21 @@ def consistent(b: NDArray[np.float64], group: NDArray[np.int32] | None) -> NDArr
 
 def check_consistent(b: NDArray[np.float64], group: NDArray[np.int32], groups: int) -> None:
     """Raise InconsistentRightHandSide if ``b`` sums to more than round-off over a closed component."""
-    total, size, rows = group_sums(group, groups, b)
     scale = max(float(b.max(initial=0)), -float(b.min(initial=0)))
+    total, size, rows = group_sums(group, groups, b)
+    check_sums(total, size, rows, scale)
+
+
+def check_sums(total: NDArray, size: NDArray, rows: NDArray, scale: float) -> None:
+    """Raise InconsistentRightHandSide if a sum over a closed component is more than round-off.
+
+    Parameters
+    ----------
+    total, size, rows
+        For each component the sum of b, the sum of |b|, and its rows.
+    scale
+        max |b|.
+    """
     wrong = np.flatnonzero(np.abs(total) > CONSISTENCY_TOLERANCE * size + 1e-12 * scale)
     if wrong.size:
         number = wrong[np.argmax(np.abs(total[wrong]))]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.pde import GridOperator
-from consolve.solvers.errors import OptionError
+from consolve.pde.row_operator import RowOperator
+from consolve.solvers.errors import MatrixError, OptionError
 
 MODELS = ("auto", "multilevel", "mg")
 """Names of ``-pc_cnn_model``; any other value is the path of a weights file."""
@@ -21,8 +22,12 @@ DEFAULT = "multilevel"
 class Model(Protocol):
     """A symmetric positive definite linear map M, built from a grid operator A so that M A is close to 1."""
 
-    cells: NDArray[np.int32] | None
+    cells: Any
     """C-order cell index of each entry; read again by ``update``."""
+    group: NDArray[np.int32] | None
+    """Closed component of each row, -1 for rows of none; None where not looked for, or there are none."""
+    group_size: NDArray[np.int64]
+    """Rows of each over all ranks."""
 
     @property
     def levels(self) -> list[Any]:
@@ -35,8 +40,11 @@ class Model(Protocol):
     def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:
         """z = M r, one entry for each row; 0 where the row's cell is not active."""
 
-    def update(self, operator: GridOperator) -> None:
+    def update(self, operator: Any) -> None:
         """Set up again for a changed operator of the same shape."""
+
+    def close(self) -> None:
+        """Let go of what is not memory, such as requests of MPI."""
 
 
 def check_model_name(name: str) -> str:
@@ -56,18 +64,58 @@ def check_model_name(name: str) -> str:
 
 
 def build_model(name: str, operator: GridOperator, cells: NDArray[np.int32]) -> tuple[Model, str]:
-    """Build the network ``name`` for an operator.
+    """Build the network ``name`` for the operator of one process.
 
     Returns
     -------
     The model, and one line that names its weights.
     """
     from consolve.learned.multilevel import MultilevelPreconditioner
+
+    weights, line = _load(name, operator.ndim)
+    return MultilevelPreconditioner(operator, weights, cells), line
+
+
+def build_distributed_model(
+    name: str, operator: RowOperator, comm: Any, threads: int, gathered: int, tag: int, event: Any
+) -> tuple[Model, str]:
+    """Build the network ``name`` for the operator of several ranks, or of a periodic grid; collective.
+
+    Parameters
+    ----------
+    name
+        Of the model.
+    operator
+        The local rows.
+    comm
+        mpi4py communicator, or None: one rank.
+    threads
+        Of the kernels on this rank.
+    gathered
+        Levels with at most so many cells go to one rank.
+    tag, event
+        Of the messages: their tag, and a context manager that logs their time.
+
+    Returns
+    -------
+    As build_model.
+    """
+    from consolve.learned.distributed import DistributedMultilevel, UnservedGrid
+    from consolve.learned.transfer import Traffic
+
+    weights, line = _load(name, operator.ndim)
+    try:
+        return DistributedMultilevel(operator, weights, comm, threads, gathered, Traffic(tag, event)), line
+    except UnservedGrid as error:
+        raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
+
+
+def _load(name: str, ndim: int) -> tuple[Any, str]:
     from consolve.learned.weights import load_weights
 
-    weights = load_weights(DEFAULT if name == "auto" else name, operator.ndim)
+    weights = load_weights(DEFAULT if name == "auto" else name, ndim)
     line = f"{DEFAULT if name == 'auto' else name}, {weights.parameters} parameters, weights {weights.digest}"
-    return MultilevelPreconditioner(operator, weights, cells), line
+    return weights, line
 
 
 def cycle_flops(model: Model) -> float:

@@ -163,6 +163,13 @@ def remove_means(group, count, source, target):
 
 
 @njit(parallel=True, **_OPTIONS)
+def subtract_means(group, mean, source, target):
+    """target = source less the mean of its group; entries of group -1 are copied."""
+    for i in prange(source.size):
+        target[i] = source[i] - mean[group[i]] if group[i] >= 0 else source[i]
+
+
+@njit(parallel=True, **_OPTIONS)
 def group_sums(group, groups, values):
     """Sum, sum of magnitudes and number of the entries of each group; entries of group -1 count nowhere."""
     n = values.size

@@ -30,7 +30,7 @@ ksp.setFromOptions()
 b, x = mat.createVecs()
 b.setRandom()
 ksp.solve(b, x)
-print("ITERATIONS", ksp.getIterationNumber(), ksp.getPC().getPythonContext()._flops)
+print("ITERATIONS", ksp.getIterationNumber(), ksp.getPC().getPythonContext().flops)
 ksp.destroy()
 """
 
@@ -113,7 +113,7 @@ def test_view_before_and_after_set_up(solver, tmp_path):
     assert "model mg, not set up" in before and "level 0" not in before
     solver.setUp()
     after = ascii_view(solver, tmp_path / "after")
-    network = solver.getPC().getPythonContext()._network
+    network = solver.getPC().getPythonContext().network
     assert "not set up" not in after
     assert f"model mg, {network.weights.parameters} parameters, weights {network.weights.digest}" in after
     assert "ranks 1, threads on each" in after and "MiB" in after

@@ -122,7 +122,7 @@ def test_reset_frees_the_network_and_set_up_brings_it_back(problems):
     ksp = problems.ksp(matrix(problems, operator))
     before = check(problems, ksp, operator.to_csr())
     ksp.getPC().reset()
-    assert context(ksp)._network is None and context(ksp)._stencil is None
+    assert context(ksp).network is None and context(ksp)._stencil is None
     ksp.reset()
     ksp.setOperators(matrix(problems, operator))
     ksp.getPC().setUp()
@@ -138,7 +138,7 @@ def test_options_survive_a_reset(problems):
     ksp.setOperators(matrix(problems, operator))
     ksp.setUp()
     assert (context(ksp).model, context(ksp).threads) == ("mg", 1)
-    assert context(ksp)._network.weights.hidden == 0
+    assert context(ksp).network.weights.hidden == 0
 
 
 def test_several_solvers_with_options_of_their_own(problems):

@@ -35,7 +35,7 @@ def test_one_time_step_equals_a_direct_solution(example):
     ksp.solve(rhs, x)
     velocity, pressure = ksp.getPC().getFieldSplitSubKSP()
     assert pressure.getPC().getType() == "cnn"
-    assert pressure.getPC().getPythonContext()._group is not None  # PETSc's own matrix is singular
+    assert pressure.getPC().getPythonContext().components is not None  # PETSc's own matrix is singular
     assert [ksp.getPC().getType() for ksp in velocity.getPC().getFieldSplitSubKSP()] == ["cnn", "cnn"]
     pinned = sp.lil_matrix(A)
     pinned[-1] = 0

@@ -12,7 +12,7 @@ from petsc4py import PETSc
 
 from consolve.learned.weights import WeightsError
 from consolve.pde import GridOperator
-from consolve.solvers import MatrixError, OptionError, SystemFileError, attach_grid, pc_cnn
+from consolve.solvers import MatrixError, OptionError, SystemFileError, attach_grid, network
 
 SHAPES = [(17, 23), (9, 8, 11)]
 
@@ -42,6 +42,9 @@ class Exact:
         full[self.cells] = r
         z[:] = (self.inverse @ full)[self.cells]
 
+    def close(self):
+        self.closed = True
+
     levels = ()
     bytes = 0
 
@@ -50,7 +53,7 @@ class Exact:
 def exact(monkeypatch):
     Exact.built = 0
     monkeypatch.setattr(
-        pc_cnn, "build_model", lambda name, operator, cells: (Exact(operator, cells), "exact")
+        network, "build_model", lambda name, operator, cells: (Exact(operator, cells), "exact")
     )
 
 
@@ -348,7 +351,7 @@ class TestReuse:
         mat.scale(2.0)
         assert problems.solve(ksp, consistent_rhs(operator)).iterations == 1
         context = ksp.getPC().getPythonContext()
-        assert context.setups == 2 and Exact.built == 1 and context._network.updates == 1
+        assert context.setups == 2 and Exact.built == 1 and context.network.updates == 1
 
     def test_reuse_keeps_the_old_one(self, problems, system):
         operator, mat, ksp = system
@@ -440,7 +443,7 @@ def test_threads_are_limited_and_given_back(problems):
     ksp = problems.ksp(mat, pc_cnn_threads=1)
     seen = []
     ksp.setUp()
-    network = ksp.getPC().getPythonContext()._network
+    network = ksp.getPC().getPythonContext().network
     apply = network.apply
     network.apply = lambda r, z: (seen.append(numba.get_num_threads()), apply(r, z))[1]
     problems.apply(ksp, np.ones(operator.unknowns))
@@ -458,7 +461,7 @@ def test_view_names_model_grid_and_levels(problems, tmp_path):
     ksp.getPC().view(viewer)
     viewer.destroy()
     text = path.read_text()
-    network = ksp.getPC().getPythonContext()._network
+    network = ksp.getPC().getPythonContext().network
     for words in (
         "type: cnn",
         "grid 30 x 20",

@@ -1,0 +1,157 @@
+"""The network of a PC ``cnn``: which engine serves a matrix, and its inference on this rank's rows."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from consolve.pde import GridOperator
+from consolve.solvers import events
+from consolve.solvers.closed_components import ClosedComponents
+from consolve.solvers.errors import MatrixError
+from consolve.solvers.matrices import closed_group
+from consolve.solvers.models import Model, build_distributed_model, build_model, cycle_flops
+from consolve.solvers.petsc import PETSc, call, handle
+from consolve.solvers.stencil import Stencil
+
+_LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE")
+"""Where MPI's launchers tell how many ranks this machine runs."""
+
+
+def default_threads() -> int:
+    """Threads of the kernels on this rank: Numba's, shared among the ranks of this machine."""
+    texts = (os.environ.get(name, "") for name in _LOCAL_RANKS)
+    ranks = next((int(t) for t in texts if t.isdigit() and int(t) > 0), PETSc.COMM_WORLD.size)
+    return max(1, numba.get_num_threads() // ranks)
+
+
+class Network:
+    """A model and the closed components of its operator.
+
+    Attributes
+    ----------
+    components
+        None on a regular operator.
+    unknowns, rows
+        Over all ranks.
+    """
+
+    def __init__(self) -> None:
+        self.components: ClosedComponents | None = None
+        self.unknowns = self.rows = 0
+        self.flops = 0.0
+        self.weights_line = ""
+        self._model: Model | None = None
+        self._built_as: tuple[Any, ...] | None = None
+        self._projected: NDArray[np.float64] = np.empty(0)
+
+    def set_up(
+        self, pc: PETSc.PC, comm: Any, stencil: Stencil, name: str, threads: int, gathered: int
+    ) -> None:
+        """Build, or update, the model ``name`` for a matrix; collective.
+
+        Parameters
+        ----------
+        pc
+            Whose messages they are.
+        comm
+            mpi4py communicator, or None: one rank.
+        stencil
+            What the local rows say.
+        name, threads, gathered
+            Model, threads of this rank, and cells up to which a level goes to one rank.
+        """
+        operator, rows = stencil.operator, stencil.grid.cells.size
+        serial = isinstance(operator, GridOperator)
+        unknowns = int(np.count_nonzero(operator.active))
+        totals = (unknowns, rows) if comm is None else comm.allreduce(np.array([unknowns, rows]))
+        self.unknowns, self.rows = int(totals[0]), int(totals[1])
+        built_as = name, threads, gathered, serial, stencil.grid.shape, stencil.grid.periodic
+        self.components = None
+        if self.unknowns == 0:
+            self._forget()
+            return
+        if self._built_as != built_as or self._model is None:
+            self._forget()  # its memory is free before the next is built
+            if isinstance(operator, GridOperator):
+                cells = stencil.grid.cells.astype(np.int32, copy=False)
+                self._model, self.weights_line = build_model(name, operator, cells)
+            else:
+                tag = ctypes.c_int(0)
+                call("PetscObjectGetNewTag", handle(pc), ctypes.byref(tag))
+                self._model, self.weights_line = build_distributed_model(
+                    name, operator, comm, threads, gathered, tag.value, events.CNN_HALO
+                )
+            self._built_as = built_as
+        else:
+            self._model.cells = stencil.grid.cells
+            self._model.update(operator)
+        self.flops = cycle_flops(self._model) / (1 if comm is None else comm.size)
+        self._find_closed_components(comm, stencil)
+
+    def _find_closed_components(self, comm: Any, stencil: Stencil) -> None:
+        operator = stencil.operator
+        if isinstance(operator, GridOperator):
+            number = closed_group(operator, stencil.grid.cells)
+            if number is not None:
+                size = np.bincount(number[number >= 0], minlength=int(operator.components[1].sum()))
+                self.components = ClosedComponents(None, number, size)
+        elif self._model is not None and self._model.group is not None:
+            self.components = ClosedComponents(comm, self._model.group, self._model.group_size)
+        if self.components is not None and self._projected.size != stencil.grid.cells.size:
+            self._projected = np.empty(stencil.grid.cells.size)
+
+    def apply(self, source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+        """target = M source, without means over closed components; collective.
+
+        Returns
+        -------
+        ``source`` without these means.
+        """
+        if self.components is not None:
+            self.components.remove(source, self._projected)
+            source = self._projected
+        if self._model is not None:
+            self._model.apply(source, target)
+            events.log_flops(self.flops)
+        if self.components is not None:
+            self.components.remove(target, target)
+        return source
+
+    def _forget(self) -> None:
+        self.close()
+        self._model, self._built_as, self.flops = None, None, 0.0
+
+    def close(self) -> None:
+        """Let go of what is not memory."""
+        if self._model is not None:
+            self._model.close()
+
+    @property
+    def model(self) -> Model | None:
+        """The model; None where there are no unknowns."""
+        return self._model
+
+
+def mpi_communicator(mat: PETSc.Mat) -> Any:
+    """mpi4py's communicator of a matrix, None on one rank.
+
+    Raises
+    ------
+    MatrixError
+        If mpi4py is not installed.
+    """
+    if mat.comm.size == 1:
+        return None
+    try:
+        return mat.comm.tompi4py()
+    except ImportError as error:
+        raise MatrixError(
+            f"the matrix is spread over {mat.comm.size} ranks, which PC cnn serves by mpi4py, and that "
+            f"cannot be imported ({error}): pip install mpi4py, or run on one rank"
+        ) from None
