@@ -86,7 +86,8 @@ class KSPDCD:
         self.true_residual_every = 50
         self.fallbacks = 0
         self._trials = 0
-        self._spare: list[PETSc.Vec] = []
+        self._work: list[PETSc.Vec] = []
+        self._free: list[PETSc.Vec] = []
 
     @reported
     def create(self, ksp: PETSc.KSP) -> None:
@@ -96,11 +97,16 @@ class KSPDCD:
     @reported
     def destroy(self, ksp: PETSc.KSP) -> None:
         live_contexts.discard("KSP", ksp)
-        self._spare.clear()
+        self._release()
 
     @reported
     def reset(self, ksp: PETSc.KSP) -> None:
-        self._spare.clear()
+        self._release()
+
+    def _release(self) -> None:
+        self._free.clear()
+        while self._work:
+            self._work.pop().destroy()  # PETSc 3.18 would keep what Python alone lets go
 
     @reported
     def setFromOptions(self, ksp: PETSc.KSP) -> None:
@@ -119,7 +125,7 @@ class KSPDCD:
             solver.run()
         finally:
             self.fallbacks, self._trials = solver.fallbacks, solver.safeguard.trials
-            solver.give_back()
+            self._free = list(self._work)
 
     @reported
     def view(self, ksp: PETSc.KSP, viewer: PETSc.Viewer) -> None:
@@ -137,11 +143,14 @@ class KSPDCD:
 
     def borrow(self, like: PETSc.Vec) -> PETSc.Vec:
         """A work vector, kept between solves."""
-        return self._spare.pop() if self._spare else like.duplicate()
+        if self._free:
+            return self._free.pop()
+        self._work.append(like.duplicate())
+        return self._work[-1]
 
     def keep(self, *vectors: PETSc.Vec) -> None:
-        """Take work vectors back."""
-        self._spare.extend(vectors)
+        """Take work vectors back before the end of a solve, which takes all."""
+        self._free.extend(vectors)
 
 
 class _Solve:
@@ -157,10 +166,6 @@ class _Solve:
         self.window: deque[Direction] = deque()  # newest first
         self.safeguard = Safeguard()
         self.fallbacks = 0
-
-    def give_back(self) -> None:
-        self.forget_directions()
-        self.context.keep(self.r, self.unit)
 
     def run(self) -> None:
         ksp, every = self.ksp, self.context.true_residual_every
