@@ -31,8 +31,9 @@ def find_bands(
     """The grid whose cells the rows number, x fastest; None if there is none.
 
     Every significant coupling joins neighbours of the grid, across the sides of periodic axes too.  Where
-    several shapes fit, the one that leaves the fewest faces without coupling is taken; among equals the one of
-    fewer axes, then the one that is not periodic, then the one with the longest x axis.  A chain is 1 x n.
+    several shapes fit, the one that leaves the fewest faces without coupling is taken; among equals the one
+    of fewer axes, then the one that is not periodic, then the one with the longest x axis.  A chain lies
+    along x: shape (1, n).
 
     Parameters
     ----------
@@ -68,9 +69,9 @@ def find_bands(
     if not fitting:
         return None
     fill, shape, periodic, box = max(fitting, key=_preference)
-    shape, periodic = (shape, periodic) if shape[0] > 1 else (shape[1:], periodic[1:])
+    flat = 1 if shape[0] == 1 else 0
     cells = np.arange(first_row, first_row + local, dtype=np.int64)
-    return Placement(shape, cells, periodic, box), fill
+    return Placement(shape[flat:], cells, periodic[flat:], box), fill
 
 
 @njit(cache=True, nogil=True)

@@ -8,6 +8,7 @@ neighbours, and no two rows share a cell.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -20,11 +21,21 @@ from consolve.pde import lattice_kernels as kernels
 SIGNIFICANT = 1e-10
 """A coupling under this fraction of both its rows' diagonals is none: round-off of finite elements."""
 
-SPARSEST = 32
-"""Cells a coupled row up to which a grid is worth its memory: unrolled mazes take more."""
+SPARSEST = 8
+"""Cells for each coupled row up to which a grid is worth its memory: unrolled mazes take more."""
 
-_MODES = ((2, False, 4), (3, False, 6), (2, True, 8), (3, True, 26))
-"""Dimension, whether diagonal neighbours count, greatest degree: in the order in which they are tried."""
+_SEEDS, _BUDGET = 3, 12
+"""Searches of one kind, and looks at each row in one of them, before a kind is given up."""
+
+_MODES = (
+    (2, kernels.STAR, 4),
+    (3, kernels.STAR, 6),
+    (2, kernels.SIMPLEX, 6),
+    (2, kernels.BOX, 8),
+    (3, kernels.SIMPLEX, 14),
+    (3, kernels.BOX, 26),
+)
+"""Dimension, kind of neighbours, greatest degree: in the order in which they are tried."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +90,17 @@ def coupling_graph(
     if not (np.array_equal(graph.indptr, back.indptr) and np.array_equal(graph.indices, back.indices)):
         graph = (graph + back).tocsr()
         graph.sort_indices()
-    return graph.indptr.astype(np.int32), graph.indices.astype(np.int32)
+    return graph.indptr.astype(np.int32, copy=False), graph.indices.astype(np.int32, copy=False)
 
 
 def find_lattice(indptr: NDArray, indices: NDArray, values: NDArray) -> Placement | None:
     """Lay the rows of a matrix on a lattice by their couplings; None if no way is found.
 
-    Tried for each connected part: a 2D and a 3D lattice with couplings along the axes, then 2D and 3D with
-    diagonal neighbours.  Parts are set side by side.  Rows without couplings get cells that are left over, in
-    added layers if there are too few.  The last axis (x) is the one that consecutive rows follow most often,
-    else the longest; the other axes ascend in length.
+    Tried for each connected part: a 2D and a 3D lattice with couplings along the axes, then with diagonal
+    neighbours, as P1 elements on a structured mesh and 9- and 27-point stencils have them.  Parts are set
+    side by side.  Rows without couplings get cells that are left over, in added layers if there are too few.
+    The last axis (x) is the one that consecutive rows follow most often, else the longest; the other axes
+    ascend in length.  A grid of more than 8 cells for each coupled row (and 4096) is refused.
 
     Parameters
     ----------
@@ -129,27 +141,27 @@ def _place_all(indptr: NDArray[np.int32], indices: NDArray[np.int32]) -> Placeme
     members = np.argsort(part, kind="stable") if count > 1 else np.arange(rows)
     ends = np.cumsum(np.bincount(part, minlength=count))
     search = _Search(indptr, indices)
-    parts, boxes = [], []
+    parts, kinds = [], []
     for own in sorted(np.split(members, ends[:-1]), key=len, reverse=True):
         if degree[own[0]] == 0:
             continue
-        box = search.place(own, degree[own])
-        if box is None:
+        kind = search.place(own, degree[own])
+        if kind is None:
             return None
         parts.append(own)
-        boxes.append(box)
+        kinds.append(kind)
     ndim = 3 if any(search.point[own, 0].any() for own in parts) else 2
     turned = [_turned(search.point[own, 3 - ndim :], own) for own in parts]
     shape, corners = _shelves([tuple(points.max(axis=0) + 1) for points in turned], ndim)
     coupled = sum(own.size for own in parts)
-    if math.prod(shape) > SPARSEST * coupled + 64:
+    if math.prod(shape) > SPARSEST * coupled + 4096:
         return None
     cells = np.full(rows, -1, np.int64)
     for own, points, corner in zip(parts, turned, corners):
         cells[own] = np.ravel_multi_index(tuple((points + corner).T), shape)
     if coupled < rows:
         shape = _spare_cells(cells, shape)
-    return Placement(shape, cells, (False,) * ndim, any(boxes))
+    return Placement(shape, cells, (False,) * ndim, any(kinds))
 
 
 class _Search:
@@ -163,46 +175,64 @@ class _Search:
         lists, flags = np.empty((2, rows + 1), np.int64), np.zeros((2, rows), np.bool_)
         self.memory = keys, np.empty(rows, np.int64), lists, flags
 
-    def place(self, own: NDArray[np.int64], degree: NDArray[np.int32]) -> bool | None:
-        """Fill ``point`` for the rows of a part; whether it needs diagonal neighbours, None: no way found.
+    def place(self, own: NDArray[np.int64], degree: NDArray[np.int32]) -> int | None:
+        """Fill ``point`` for the rows of a part; the kind of neighbours, or None: no way found.
 
         A search that is given up is tried again from other rows: guesses then come in another order.
         """
         largest = int(degree.max())
-        inner = own[degree == largest]  # inside, not at a wall
-        seeds = dict.fromkeys((int(inner[0]), int(inner[-1]), int(inner[inner.size // 2])))
-        budget = 12 * own.size + 200_000
+        inside = own[np.argsort(-degree, kind="stable")]
+        inside = inside[: max(_SEEDS, np.count_nonzero(degree == largest))]
+        seeds = dict.fromkeys(int(inside[inside.size * q // _SEEDS]) for q in range(_SEEDS))
+        budget = _BUDGET * own.size + 200_000
         outcome = kernels.IMPOSSIBLE
-        for ndim, box, most in _MODES:
-            if largest > most or (box and outcome == kernels.GIVEN_UP):
+        for ndim, kind, most in _MODES:
+            if largest > most or (kind != kernels.STAR and outcome == kernels.GIVEN_UP):
                 continue
             for seed in seeds:
                 outcome, _ = kernels.place_component(
-                    seed, *self.graph, ndim, box, budget, self.placed, self.point, *self.memory
+                    seed, *self.graph, ndim, kind, budget, self.placed, self.point, *self.memory
                 )
                 if outcome == kernels.PLACED:
-                    return box
+                    if kind == kernels.SIMPLEX:
+                        self.point[own, 3 - ndim :] = _upright(self.point[own, 3 - ndim :])
+                    return kind
                 if outcome == kernels.IMPOSSIBLE:
                     break
         return None
 
 
+def _upright(point: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The points of a SIMPLEX lattice, in the one of its equivalent frames that has the smallest box.
+
+    With e_0 = -(e_1 + ... + e_d) any d of the d + 1 directions are axes.
+    """
+    ndim = point.shape[1]
+    extended = np.column_stack((point, np.zeros(len(point), np.int32)))
+    frames = (extended[:, order] for order in itertools.permutations(range(ndim + 1)))
+    views = (frame[:, :ndim] - frame[:, ndim:] for frame in frames)
+    return min(views, key=lambda view: math.prod(int(n) + 1 for n in np.ptp(view, axis=0)))
+
+
 def _turned(point: NDArray[np.int32], own: NDArray[np.int64]) -> NDArray[np.int64]:
     """Points of a part from 0 on, with its axes permuted and reflected; see find_lattice for the order."""
     ndim = point.shape[1]
-    point = point.astype(np.int64) - point.min(axis=0)
-    extent = point.max(axis=0)
-    step = np.diff(point, axis=0)[np.diff(own) == 1]
+    at: NDArray[np.int64] = (point - point.min(axis=0)).astype(np.int64)
+    extent = at.max(axis=0)
+    step = np.diff(at, axis=0)[np.diff(own) == 1]
     step = step[np.abs(step).sum(axis=1) == 1]
     along, forward = np.abs(step).sum(axis=0), step.sum(axis=0)
-    main = int(np.argmax(along if 4 * along.max() > own.size else extent))
+    followed = 4 * along > own.size
+    main = int(np.argmax(along if followed.any() else extent))
     order = sorted(range(ndim), key=lambda axis: (axis == main, extent[axis]))
-    point[:, forward < 0] = (extent - point)[:, forward < 0]
-    return point[:, order]
+    rank = np.arange(own.size) - 0.5 * (own.size - 1)
+    falls = np.where(followed, forward < 0, rank @ at < 0)
+    at[:, falls] = (extent - at)[:, falls]
+    return at[:, order]
 
 
 def _spare_cells(cells: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the rows of ``cells`` that are -1 cells that no other has; returns the shape, longer if need be."""
+    """Give the rows of ``cells`` that are -1 cells that no other has; returns the shape, which may grow."""
     taken, lone = cells[cells >= 0], np.flatnonzero(cells < 0)
     layer, size = math.prod(shape[1:]), math.prod(shape)
     missing = max(0, lone.size - (size - taken.size))
@@ -230,5 +260,6 @@ def _shelves(sizes: list[tuple[int, ...]], ndim: int) -> tuple[tuple[int, ...], 
             across, along, depth = across + depth, 0, 0
         corners[number][-2:] = across, along
         along, depth = along + int(size[-1]), max(depth, int(size[-2]))
-    shape = int(across + depth), int(width)
+    longest = max(int(corner[-1]) + int(size[-1]) for corner, size in zip(corners, sizes))
+    shape = int(across + depth), longest
     return (shape if ndim == 2 else (int(max(size[0] for size in sizes)), *shape)), corners

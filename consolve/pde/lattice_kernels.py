@@ -1,8 +1,17 @@
 """Numba kernels that place the vertices of a graph on the integer lattice, so that each edge joins lattice
 neighbours and no two vertices share a point.
 
-Two kinds of neighbours: along one axis (``box`` False: 5- and 7-point stencils), or in all axes by at most one
-(``box`` True: 9- and 27-point stencils).  The search places what is forced, in the order of a breadth-first
+Three kinds of neighbours, after the stencils that have them:
+
+STAR
+    One step along one axis: 5 and 7 points.
+SIMPLEX
+    Steps (0 or 1) along all axes at once, or their negatives: triangles with one diagonal a square, the six
+    tetrahedra of a cube around one diagonal; 7 and 15 points.
+BOX
+    At most one step along each axis: 9 and 27 points.
+
+The search places what is forced, in the order of a breadth-first
 sweep; where nothing is forced it guesses, and takes guesses back when a vertex has no place left.
 """
 
@@ -10,6 +19,8 @@ import numpy as np
 from numba import njit
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+STAR, SIMPLEX, BOX = range(3)
 
 PLACED, IMPOSSIBLE, GIVEN_UP = range(3)
 """Outcomes of a search: all placed, no placement exists, or the budget is spent."""
@@ -42,6 +53,16 @@ def _slot(keys, key):
 
 
 @njit(inline="always")
+def _are_neighbours(di, dj, dk, kind):
+    """Whether a step that is at most 1 along each axis joins neighbours."""
+    if kind == STAR:
+        return abs(di) + abs(dj) + abs(dk) == 1
+    if kind == SIMPLEX and min(di, dj, dk) < 0 and max(di, dj, dk) > 0:
+        return False
+    return di != 0 or dj != 0 or dk != 0
+
+
+@njit(inline="always")
 def _occupied(keys, i, j, k):
     return keys[_slot(keys, _key(i, j, k))] != -1
 
@@ -59,15 +80,14 @@ def _close_square(indptr, indices, u, p, q):
 
 
 @njit(**_OPTIONS)
-def _points_around(keys, i, j, k, ndim, box):
+def _points_around(keys, i, j, k, ndim, kind):
     """Number of occupied lattice neighbours of a point."""
     count = 0
     deep = 1 if ndim == 3 else 0
     for di in range(-deep, deep + 1):
         for dj in range(-1, 2):
             for dk in range(-1, 2):
-                size = abs(di) + abs(dj) + abs(dk)
-                if size == 1 or (box and size > 1):
+                if _are_neighbours(di, dj, dk, kind):
                     count += _occupied(keys, i + di, j + dj, k + dk)
     return count
 
@@ -89,11 +109,11 @@ def _goes_back(indptr, indices, placed, point, u, i, j, k):
 
 
 @njit(**_OPTIONS)
-def _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, box, out):
+def _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, kind, out):
     """Points where vertex ``u`` can go, into ``out`` (27, 3); returns (how many, placed neighbours).
 
     Necessary conditions only: beside all placed neighbours, free, at right angles where a 4-cycle says so
-    (``box``: with no other placed vertex around).  Mirror images in an axis along which nothing has been
+    (else: with no other placed vertex around).  Mirror images in an axis along which nothing has been
     placed yet (``beyond`` is 0 there) count once.
     """
     i0 = j0 = k0 = -_REACH + 2
@@ -125,21 +145,21 @@ def _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, box, out)
                 if beyond[1] == 0 and beyond[2] == 0 and j > k:
                     continue
                 fits = True
-                if not box:
+                if kind != BOX:
                     for q in range(indptr[u], indptr[u + 1]):
                         p = indices[q]
-                        if placed[p]:
-                            steps = abs(i - point[p, 0]) + abs(j - point[p, 1]) + abs(k - point[p, 2])
-                            if steps != 1:
-                                fits = False
-                                break
+                        if placed[p] and not _are_neighbours(
+                            i - point[p, 0], j - point[p, 1], k - point[p, 2], kind
+                        ):
+                            fits = False
+                            break
                 if not fits or _occupied(keys, i, j, k):
                     continue
-                if box and _points_around(keys, i, j, k, ndim, True) != beside:
+                if kind != STAR and _points_around(keys, i, j, k, ndim, kind) != beside:
                     continue
                 out[count, 0], out[count, 1], out[count, 2] = i, j, k
                 count += 1
-    if count > 1 and not box:
+    if count > 1 and kind == STAR:
         kept = 0
         for c in range(count):
             if not _goes_back(indptr, indices, placed, point, u, out[c, 0], out[c, 1], out[c, 2]):
@@ -150,7 +170,7 @@ def _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, box, out)
 
 
 @njit(**_OPTIONS)
-def _rank(u, indptr, indices, placed, point, keys, ndim, box, beside, count, out):
+def _rank(u, indptr, indices, placed, point, keys, ndim, kind, beside, count, out):
     """Sort the candidates, most plausible first; returns how many touch no vertex but u's neighbours.
 
     Plausible is what leaves no open face to a vertex without coupling, then what goes straight on, then
@@ -160,7 +180,7 @@ def _rank(u, indptr, indices, placed, point, keys, ndim, box, beside, count, out
     tidy = 0
     for c in range(count):
         i, j, k = out[c, 0], out[c, 1], out[c, 2]
-        if box or _points_around(keys, i, j, k, ndim, False) == beside:
+        if kind != STAR or _points_around(keys, i, j, k, ndim, kind) == beside:
             tidy += 1
             score[c] -= 100
         for a in range(indptr[u], indptr[u + 1]):
@@ -216,7 +236,7 @@ def _push_around(v, indptr, indices, placed, waits, queued, queue, head, count):
 
 
 @njit(**_OPTIONS)
-def place_component(seed, indptr, indices, ndim, box, budget, placed, point, keys, trail, lists, flags):
+def place_component(seed, indptr, indices, ndim, kind, budget, placed, point, keys, trail, lists, flags):
     """Place the connected component of ``seed``, which goes to the origin.
 
     Parameters
@@ -224,10 +244,10 @@ def place_component(seed, indptr, indices, ndim, box, budget, placed, point, key
     seed
         A vertex.
     indptr, indices
-        The graph in CSR form, symmetric, without loops; degrees up to 2 ndim, with ``box`` 3**ndim - 1.
+        The graph in CSR form, symmetric, without loops; of degrees that the kind can have.
     ndim
         2 or 3; in 2D coordinate 0 stays 0.
-    box
+    kind
         Which neighbours an edge may join; see the module.
     budget
         Looks at a vertex after which the search is given up.
@@ -266,7 +286,7 @@ def place_component(seed, indptr, indices, ndim, box, budget, placed, point, key
             if placed[u]:
                 continue
             work += 1
-            count, beside = _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, box, out)
+            count, beside = _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, kind, out)
             if count != 1 and not waits[u]:
                 waits[u] = True
                 waiting[waiting_size] = u
@@ -287,7 +307,7 @@ def place_component(seed, indptr, indices, ndim, box, budget, placed, point, key
                 count, beside = 0, 0
                 if not placed[u]:
                     count, beside = _candidates(
-                        u, indptr, indices, placed, point, keys, beyond, ndim, box, out
+                        u, indptr, indices, placed, point, keys, beyond, ndim, kind, out
                     )
                 if placed[u] or beside == 0:  # placed since, or its neighbours are no longer
                     waits[u] = False
@@ -300,7 +320,7 @@ def place_component(seed, indptr, indices, ndim, box, budget, placed, point, key
                 if count == 0:
                     stuck = True
                     break
-                tidy = _rank(u, indptr, indices, placed, point, keys, ndim, box, beside, count, out)
+                tidy = _rank(u, indptr, indices, placed, point, keys, ndim, kind, beside, count, out)
                 tidy = tidy if tidy > 0 else 28
                 if count == 1:
                     tidy = 0
@@ -343,8 +363,8 @@ def place_component(seed, indptr, indices, ndim, box, budget, placed, point, key
                     waits[v] = True
                     waiting[waiting_size] = v
                     waiting_size += 1
-            count, beside = _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, box, out)
-            _rank(u, indptr, indices, placed, point, keys, ndim, box, beside, count, out)
+            count, beside = _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, kind, out)
+            _rank(u, indptr, indices, placed, point, keys, ndim, kind, beside, count, out)
             choice += 1
             work += 1
             if choice < count:
