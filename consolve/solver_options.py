@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -36,7 +37,7 @@ class Option:
     meaning: str
     check: Callable[[str], Any]
 
-    @property
+    @cached_property
     def attribute(self) -> str:
         """Name of the attribute of the solver's Python context that holds the value."""
         return self.name.split("_", 2)[2]
