@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from consolve.pde import GridOperator
 from consolve.pde.row_operator import RowOperator
+from consolve.solvers.collective import together
 from consolve.solvers.errors import MatrixError, OptionError
 
 MODELS = ("auto", "multilevel", "mg")
@@ -103,7 +104,8 @@ def build_distributed_model(
     from consolve.learned.distributed import DistributedMultilevel, UnservedGrid
     from consolve.learned.transfer import Traffic
 
-    weights, line = _load(name, operator.ndim)
+    with together(comm):
+        weights, line = _load(name, operator.ndim)
     try:
         return DistributedMultilevel(operator, weights, comm, threads, gathered, Traffic(tag, event)), line
     except UnservedGrid as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from consolve.solver_options import Option
+from consolve.solvers.collective import together
 from consolve.solvers.errors import OptionError
 from consolve.solvers.petsc import PETSc, options_of
 
@@ -15,7 +16,7 @@ _helped: set[tuple[str, str]] = set()
 def read_options(context: Any, solver: PETSc.Object, options: tuple[Option, ...], title: str) -> None:
     """Set the attributes of ``context`` from the options database, under the prefix of ``solver``.
 
-    With ``-help`` the options are then printed as PETSc prints its own.
+    With ``-help`` the options are then printed as PETSc prints its own.  Collective.
 
     Parameters
     ----------
@@ -31,21 +32,38 @@ def read_options(context: Any, solver: PETSc.Object, options: tuple[Option, ...]
     Raises
     ------
     OptionError
-        If a value is none that the option takes; the error names the option with its prefix.
+        On all ranks, if a value is none that the option takes on any of them; the error names the option with
+        its prefix.
     """
     database = options_of(solver)
     prefix = solver.getOptionsPrefix() or ""
     before = {option: getattr(context, option.attribute) for option in options}
+    with together(_communicator(solver)):  # a file may be there on some ranks only
+        _read(context, options, database, prefix)
+    if PETSc.Options().hasName("help"):
+        _print_help(context, solver, before, title, prefix)
+
+
+def _read(context: Any, options: tuple[Option, ...], database: PETSc.Options, prefix: str) -> None:
     for option in options:
+        now = getattr(context, option.attribute)
         if database.hasName(option.name):
             text = database.getString(option.name, "")
-        elif before[option] is not None:
-            text = str(before[option])
+        elif now is not None:
+            text = str(now)
         else:
             continue
         setattr(context, option.attribute, _checked(option, prefix, text))
-    if PETSc.Options().hasName("help"):
-        _print_help(context, solver, before, title, prefix)
+
+
+def _communicator(solver: PETSc.Object) -> Any:
+    """mpi4py's, or None: one rank, or mpi4py is not there (faults of one rank then stay with it)."""
+    if solver.comm.size == 1:
+        return None
+    try:
+        return solver.comm.tompi4py()
+    except ImportError:
+        return None
 
 
 def _checked(option: Option, prefix: str, text: str) -> Any:

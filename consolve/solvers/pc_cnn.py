@@ -29,6 +29,7 @@ import numpy as np
 from consolve import solver_options
 from consolve.solvers import events, live_contexts
 from consolve.solvers.closed_components import ClosedComponents
+from consolve.solvers.collective import together
 from consolve.solvers.errors import MatrixError
 from consolve.solvers.grid_map import find_grid
 from consolve.solvers.models import Model, check_model_name
@@ -137,7 +138,8 @@ class PCCNN:
             stencil = read_stencil(pmat, grid, singular=self._null_space is not None)
         except MatrixError as error:
             raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
-        check_model_name(self.model)
+        with together(self._comm):
+            check_model_name(self.model)
         threads = self.threads or default_threads()
         with limited_to(threads):
             self._served.set_up(pc, self._comm, stencil, self.model, threads, self.gathered_cells)
