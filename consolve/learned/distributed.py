@@ -17,20 +17,14 @@ from numpy.typing import NDArray
 from consolve.learned import cycle_kernels, setup_kernels
 from consolve.learned.coarsest import DirectSolve
 from consolve.learned.components import closed_components
-from consolve.learned.distributed_level import HALO, DistributedLevel, Periodic
-from consolve.learned.hierarchy import EXTREME, Hierarchy, LevelBuilder, LevelFacts
+from consolve.learned.distributed_level import DistributedLevel
+from consolve.learned.hierarchy import EXTREME, Hierarchy, LevelBuilder, LevelFacts, vanishes
 from consolve.learned.multilevel import powers_of_two
-from consolve.learned.partition import (
-    Partition,
-    even_partition,
-    halve,
-    partition_of_rows,
-    whole,
-    with_levels,
-)
+from consolve.learned.partition import Partition, partition_of_rows
+from consolve.learned.plan import Periodic, make_plan
 from consolve.learned.row_exchange import RowExchange
 from consolve.learned.transfer import SplitArrays, Traffic, Transfer, VolumeArrays
-from consolve.learned.weights import COARSEST, Weights
+from consolve.learned.weights import Weights
 from consolve.pde.row_operator import RowOperator
 
 GATHERED_CELLS = 32_768
@@ -119,26 +113,17 @@ class DistributedMultilevel:
         """Choose who holds what on every level, and make the levels."""
         self.close()
         wanted = partition_of_rows(self.shape, self._bounds(cells))
-        if math.prod(self.shape) <= self._gathered:
-            wanted = whole(self.shape, self._size, wanted.ranks[0])
-        while not self._is_last(wanted):
-            partition, keep = with_levels(wanted, self._levels_to_keep(wanted))
-            if self._is_last(partition):
-                wanted = partition
-                break
-            for _ in range(keep):
-                level = DistributedLevel(
-                    self.comm, len(self._levels), partition, self._periodic, self._builder, self.traffic
-                )
-                self._levels.append(level)
-                partition = partition.halved()
-            wanted = self._fewer_ranks(partition)
-        self._last, self._root = wanted.shape, wanted.ranks[0]
-        wanted = whole(self._last, self._size, self._root)
+        self.plan = make_plan(wanted, self._periodic, self._gathered)
+        last = self.plan.last
+        self._last, self._root = last.shape, last.ranks[0]
         if any(self._periodic) and math.prod(self._last) > MOST_DIRECT:
             raise UnservedGrid(self._advice())
-        self._connect(wanted)
-        self._exchange_rows(cells, self._levels[0].partition if self._levels else wanted)
+        self._levels = [
+            DistributedLevel(self.comm, number, partition, self._periodic, self._builder, self.traffic)
+            for number, partition in enumerate(self.plan.levels)
+        ]
+        self._connect(last)
+        self._exchange_rows(cells, self._levels[0].partition if self._levels else last)
 
     def _connect(self, last: Partition) -> None:
         """Tell each level of the next."""
@@ -169,34 +154,6 @@ class DistributedMultilevel:
     @property
     def _plain(self) -> VolumeArrays | None:
         return VolumeArrays((0, 0, 0), self._last) if self._rank == self._root else None
-
-    def _cannot_be_halved(self, shape: tuple[int, ...]) -> bool:
-        odd = any(p and (n % 2 or n < HALO) for n, p in zip(shape, self._periodic))
-        return odd or max(shape) <= COARSEST
-
-    def _is_last(self, partition: Partition) -> bool:
-        """True if this level is the tail: gathered on one rank, or solved directly."""
-        if any(self._periodic):
-            return self._cannot_be_halved(partition.shape)
-        return len(partition.ranks) == 1
-
-    def _levels_to_keep(self, wanted: Partition) -> int:
-        """Levels until boxes are too small to be worth their messages."""
-        shape, ranks, levels = wanted.shape, len(wanted.ranks), 0
-        while not self._cannot_be_halved(shape):
-            cells = math.prod(shape)
-            if levels and ranks > 1 and (cells <= self._gathered or 4 * cells < ranks * self._gathered):
-                break
-            shape, levels = halve(shape), levels + 1
-        return max(levels, 1)
-
-    def _fewer_ranks(self, partition: Partition) -> Partition:
-        """Who holds the first level of the next stage."""
-        shape, cells, ranks = partition.shape, math.prod(partition.shape), partition.ranks
-        if cells <= self._gathered or self._cannot_be_halved(shape):
-            return whole(shape, self._size, ranks[0])
-        count = max(1, min(len(ranks), 4 * cells // max(self._gathered, 1)))
-        return even_partition(shape, ranks[:: -(-len(ranks) // count)], self._size)
 
     def _advice(self) -> str:
         sizes = " x ".join(str(n) for n in self.shape[::-1] if n > 1)
@@ -230,6 +187,10 @@ class DistributedMultilevel:
         self._entries = int(self._sum(operator.rows))
         self._build(faces, fixed, largest > 0 and self._all(_is_uniform(faces, active)))
         self._facts = self._describe()
+        if self._facts[0].unknowns != self._unknowns and self._any(
+            vanishes((*coefficients, operator.dirichlet), self.scale)
+        ):
+            raise ValueError(EXTREME)
         self.setups += 1
 
     def _volume(self, values: NDArray) -> NDArray[np.float32]:
@@ -328,8 +289,8 @@ class DistributedMultilevel:
             if not math.isfinite(largest):
                 z[:] = np.nan
                 return
-            total = largest * self._entries
-        down, up = powers_of_two(total / self._entries)
+        mean = total / self._entries if math.isfinite(total) else largest
+        down, up = powers_of_two(mean)
         b, x = self._vectors(0)
         rows.scatter(r, down, b, threads)
         if self._levels:
@@ -371,7 +332,7 @@ class DistributedMultilevel:
             facts.append(LevelFacts(level.partition.shape[3 - ndim :], int(unknowns), int(size)))
         tail: list[LevelFacts] = []
         if isinstance(self._tail, Hierarchy):
-            tail = self._tail.facts(None if self._levels else self._unknowns)
+            tail = self._tail.facts()
         elif self._tail is not None:
             tail = [LevelFacts(self._last[3 - ndim :], self._tail.unknowns, self._tail.bytes)]
         if self.comm is not None:
@@ -387,6 +348,11 @@ class DistributedMultilevel:
     def ranks(self) -> list[int]:
         """Ranks that hold a part of each level; 1 from the first gathered one on."""
         return [len(level.partition.ranks) for level in self._levels] + [1]
+
+    @property
+    def rows_moved(self) -> int:
+        """Rows of this rank whose cell lies in another one's box."""
+        return 0 if self._rows is None else self._rows.moved
 
     @property
     def bytes(self) -> int:

@@ -17,26 +17,8 @@ from consolve.learned import cycle_kernels as kernels
 from consolve.learned.hierarchy import LevelBuilder, Volumes
 from consolve.learned.layout import ARRAYS
 from consolve.learned.partition import Partition, halve
+from consolve.learned.plan import HALO, Periodic, with_halo
 from consolve.learned.transfer import NaturalRows, SplitArrays, Traffic, Transfer, VolumeArrays
-
-HALO = 4
-"""Layers around a box.  A multiple of 4, so that the coarse halo begins at an even cell, too."""
-
-Periodic = tuple[bool, bool, bool]
-
-
-def with_halo(boxes: NDArray, depth: int, shape: tuple[int, ...], periodic: Periodic) -> NDArray[np.int64]:
-    """Boxes grown by ``depth`` cells a side, clipped where the grid ends; empty boxes stay empty."""
-    grown = boxes.copy()
-    full = (boxes[:, 1] > boxes[:, 0]).all(1)
-    for axis in range(3):
-        if shape[axis] == 1:
-            continue
-        low, high = boxes[:, 0, axis] - depth, boxes[:, 1, axis] + depth
-        if not periodic[axis]:
-            low, high = np.maximum(low, 0), np.minimum(high, shape[axis])
-        grown[full, 0, axis], grown[full, 1, axis] = low[full], high[full]
-    return grown
 
 
 class DistributedLevel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ _NET_TENSORS = ("w1", "e", "w2", "b2", "v")
 _OUTPUTS = {"cell": 3, "face": 1, "prolongation": 1}
 
 EXTREME = (
-    "coefficients differ by more than single precision holds (about 1e37 from the largest face); scale the "
+    "coefficients differ by more than single precision holds (1e37 from the largest face); scale the "
     "rows of the extreme cells, or take these cells out of the system"
 )
 
@@ -51,6 +52,11 @@ def level_networks(weights: Weights) -> list[Nets]:
             nets[name] = tuple(parts)
         classes.append(nets)
     return classes
+
+
+def vanishes(coefficients: Iterable[NDArray], scale: float) -> bool:
+    """True if a positive coefficient is 0 in single precision when ``scale`` divides it."""
+    return any(bool(((c > 0) & ((1 / scale * c).astype(np.float32) == 0)).any()) for c in coefficients)
 
 
 class LevelBuilder:
@@ -196,6 +202,12 @@ class Hierarchy:
                 low, high = index.take(range(m - 1), axis).ravel(), index.take(range(1, m), axis).ravel()
                 off[low, high] = off[high, low] = faces[axis].take(range(m - 1), axis).ravel()
         self.inverse = pseudo_inverse(off, fixed.ravel()).astype(np.float32)
+
+    def first_diagonal(self) -> NDArray[np.float32]:
+        """Diagonal of the first level; what stands in its place where there is only one."""
+        if len(self.layout.shapes) == 1:
+            return np.diag(self.inverse)
+        return self.array(0, "diagonal")
 
     def cycle(self, threads: int) -> None:
         """x = M b on the first level."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.learned import cycle_kernels, setup_kernels
-from consolve.learned.hierarchy import Hierarchy, LevelBuilder, LevelFacts
+from consolve.learned.hierarchy import EXTREME, Hierarchy, LevelBuilder, LevelFacts, vanishes
 from consolve.learned.layout import runs_of
 from consolve.learned.weights import Weights
 from consolve.pde.grid import GridOperator
@@ -99,6 +99,10 @@ class MultilevelPreconditioner:
         self._entries = cells.size
         self._runs = runs_of(cells, active.reshape(-1), *shape[1:])
         self._levels = self._hierarchy.facts(operator.unknowns)
+        if np.count_nonzero(self._hierarchy.first_diagonal()) != operator.unknowns and vanishes(
+            (*operator.face_coefficient, operator.dirichlet), self.scale
+        ):
+            raise ValueError(EXTREME)
         self.setups += 1
 
     def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:
@@ -126,8 +130,8 @@ class MultilevelPreconditioner:
             if not np.isfinite(largest):
                 z[:] = np.nan
                 return
-            total = largest * r.size
-        down, up = powers_of_two(total / r.size)
+        mean = total / r.size if np.isfinite(total) else largest
+        down, up = powers_of_two(mean)
         b, x = hierarchy.array(0, "b"), hierarchy.array(0, "x")
         n0, n1, _ = hierarchy.layout.shapes[0]
         cycle_kernels.scatter(r, self._runs, down, b, n0, n1, threads)

@@ -100,12 +100,13 @@ def even_partition(shape: tuple[int, int, int], ranks: tuple[int, ...], size: in
             grid = (p0, p1, count // (p0 * p1))
             if all(n >= 4 * p or p == 1 for n, p in zip(shape, grid)):
                 sides = [n / p for n, p in zip(shape, grid)]
-                area = sum((p > 1) * math.prod(sides) / s for p, s in zip(grid, sides))
-                best = min(best, (area, grid))
+                area = sum(min(p - 1, 2) * math.prod(sides) / s for p, s in zip(grid, sides))
+                best = min(best, (area, (-grid[0], -grid[1], -grid[2])))  # cuts across the slow axes first
     if math.isinf(best[0]):
         return even_partition(shape, ranks[: count // 2], size) if count > 1 else whole(shape, size, ranks[0])
-    cuts = tuple(tuple(n * q // p for q in range(p + 1)) for n, p in zip(shape, best[1]))
-    return Partition(shape, cuts, ranks[: math.prod(best[1])], size)
+    boxes = [-p for p in best[1]]
+    cuts = tuple(tuple(n * q // p for q in range(p + 1)) for n, p in zip(shape, boxes))
+    return Partition(shape, cuts, ranks[: math.prod(boxes)], size)
 
 
 def partition_of_rows(shape: tuple[int, int, int], bounds: NDArray[np.int64]) -> Partition:

@@ -313,3 +313,23 @@ def test_coefficients_beyond_single_precision_are_refused_and_leave_nothing_behi
     z = np.empty(healthy.unknowns)
     m.apply(np.ones(healthy.unknowns), z)
     assert np.isfinite(z).all()
+
+
+@pytest.mark.parametrize("factor", [1e-40, 1e-300])
+def test_coefficients_that_single_precision_loses_are_refused(factor):
+    """A row without a coefficient would be left out of M: CG takes a residual there for a converged one."""
+    operator = make_domain("box", (24, 32), 0).operator()
+    far = np.where(np.arange(24)[:, None] > 18, factor, 1.0)
+    faces = tuple(f * far for f in operator.face_coefficient)
+    extreme = GridOperator(faces, operator.dirichlet * far, operator.active)
+    with pytest.raises(ValueError, match="single precision"):
+        MultilevelPreconditioner(extreme, load_weights("multilevel", 2))
+
+
+def test_residuals_near_the_largest_number():
+    operator = make_domain("box", (24, 32), 0).operator()
+    sign = (-1.0) ** np.indices((24, 32)).sum(0).reshape(-1)
+    network, z, z1 = MultilevelPreconditioner(operator, load_weights("multilevel", 2)), *np.empty((2, 768))
+    network.apply(sign, z1)
+    network.apply(2.0**1023 * sign, z)
+    np.testing.assert_array_equal(z / 2.0**1023, z1)
