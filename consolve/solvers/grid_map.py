@@ -8,16 +8,24 @@ is the same in both, x fastest.
 
 from __future__ import annotations
 
+import importlib.util
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.pde import FLUID, GridOperator
-from consolve.solvers.errors import MatrixError, OptionError, SystemFileError
+from consolve.pde import GridOperator
+from consolve.solvers.cell_images import fluid_cells, read_cell_types
+from consolve.solvers.collective import raise_together, together
+from consolve.solvers.errors import MatrixError, OptionError
+from consolve.solvers.exchange import first_shared_cell
+from consolve.solvers.local_matrix import communicator
 from consolve.solvers.petsc import PETSc, wrap_pointer
+from consolve.solvers.tensor_grid import cells_of_points
+
+__all__ = ["GridMap", "attach_grid", "find_grid", "parse_grid", "read_cell_types"]
 
 CELLS, SHAPE = "consolve_cells", "consolve_shape"
 """Names of the index sets that ``attach_grid`` composes with a matrix."""
@@ -56,37 +64,56 @@ class GridMap:
 
 
 def find_grid(
-    mat: PETSc.Mat, dm: PETSc.DM | None = None, grid: str | None = None, mask: str | Path | None = None
+    mat: PETSc.Mat,
+    dm: PETSc.DM | None = None,
+    grid: str | None = None,
+    mask: str | Path | None = None,
+    coordinates: NDArray[np.floating] | None = None,
 ) -> GridMap:
-    """The grid of a matrix.
+    """The grid of a matrix; collective.
 
     Looked for in this order: ``mask``, ``grid``, index sets attached to ``mat``, the DMDA ``dm``, the DMDA
-    that made ``mat``.
+    that made ``mat``, ``coordinates``, the pattern of ``mat``.
+
+    Parameters
+    ----------
+    mat
+        A square matrix on any number of ranks.
+    dm
+        What the solver carries, if anything.
+    grid, mask
+        Options ``-pc_cnn_grid`` and ``-pc_cnn_mask``.
+    coordinates
+        float (local rows, dim): the point of each local row, on a tensor grid.  All ranks give it, or none.
 
     Raises
     ------
     MatrixError
-        If none is there, or the one found does not fit the matrix.
+        On all ranks, if none is there, or the one found does not fit the matrix.
     OptionError
         If ``grid`` is not NX,NY[,NZ], or both ``grid`` and ``mask`` are given.
     SystemFileError
         If ``mask`` cannot be read as a cell-type image.
     """
-    rows = mat.getSize()[0]
     if grid and mask:
         raise OptionError(
             "-pc_cnn_grid and -pc_cnn_mask are both given; a mask has a grid of its own: give one"
         )
     if mask:
-        return _from_mask(mask, rows)
+        return _from_mask(mat, mask)
     if grid:
-        return _all_cells(parse_grid(grid), rows, f"-pc_cnn_grid {grid}")
+        return _all_cells(mat, parse_grid(grid), f"-pc_cnn_grid {grid}")
     if mat.query(CELLS):
         return _from_attached(mat)
     for candidate in (dm, mat.getDM()):
         if candidate and candidate.getType() == "da":
-            return _from_dmda(candidate, rows)
-    raise MatrixError(f"the grid of this matrix of {rows} rows is not known; {_ADVICE}")
+            return _from_dmda(mat, candidate)
+    if coordinates is not None:
+        return _from_coordinates(mat, coordinates)
+    if importlib.util.find_spec("consolve.solvers.infer_grid"):
+        grid_map: GridMap = importlib.import_module("consolve.solvers.infer_grid").infer_grid(mat)
+        return grid_map
+    raise MatrixError(f"the grid of this matrix of {mat.getSize()[0]} rows is not known; {_ADVICE}")
 
 
 def attach_grid(
@@ -122,7 +149,7 @@ def attach_grid(
         if isinstance(grid, GridOperator) and grid.unknowns == rows:
             cells = grid.cells[start:stop]
         elif math.prod(shape) == rows:
-            cells = np.arange(start, stop, dtype=np.int32)
+            cells = np.arange(start, stop)
         else:
             active = f", {grid.unknowns} of them active" if isinstance(grid, GridOperator) else ""
             raise ValueError(
@@ -131,6 +158,8 @@ def attach_grid(
             )
     if len(cells) != local:
         raise ValueError(f"cells has {len(cells)} entries, the matrix {local} local rows")
+    if math.prod(shape) - 1 > np.iinfo(PETSc.IntType).max:
+        raise ValueError(f"the grid {_size(shape)} has more cells than an index set of this PETSc can number")
     as_index_set = PETSc.IS().createGeneral
     mat.compose(CELLS, as_index_set(np.ascontiguousarray(cells, PETSc.IntType), comm=mat.comm))
     mat.compose(SHAPE, as_index_set(np.array(shape[::-1], PETSc.IntType), comm=PETSc.COMM_SELF))
@@ -149,102 +178,49 @@ def parse_grid(text: str) -> tuple[int, ...]:
     return sizes[::-1]
 
 
-def read_cell_types(path: str | Path) -> NDArray[np.uint8]:
-    """A cell-type image (FLUID 0, SOLID 1, AIR 2) of 2 or 3 axes from ``.npy``, ``.npz`` or ``.h5``.
-
-    In ``.npz`` and ``.h5`` the array is the one named ``cell_type``, or the only one.
-
-    Raises
-    ------
-    SystemFileError
-        If the file is missing, damaged or holds something else.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise SystemFileError(f"no cell-type image at {str(path)!r}")
-    try:
-        if path.suffix == ".npy":
-            image = np.load(path, allow_pickle=False)
-        elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                image = archive[_only_array(list(archive.files), path)]
-        elif path.suffix in (".h5", ".hdf5"):
-            import h5py
-
-            with h5py.File(path, "r") as file:
-                names = [name for name in file if isinstance(file[name], h5py.Dataset)]
-                image = np.asarray(file[_only_array(names, path)])
-        else:
-            raise SystemFileError(
-                f"{path}: a cell-type image is a .npy, .npz or .h5 file, not {path.suffix!r}"
-            )
-    except SystemFileError:
-        raise
-    except Exception as error:  # damaged archives raise whatever their reader trips over
-        raise SystemFileError(f"{path}: cannot be read ({error}); write it again") from error
-    if image.ndim not in (2, 3) or image.dtype.kind not in "iub" or image.size == 0:
-        raise SystemFileError(
-            f"{path}: holds {image.dtype}{image.shape}, expected an integer image of 2 or 3 axes "
-            "with FLUID 0, SOLID 1, AIR 2"
-        )
-    if image.min() < 0 or image.max() > 2:
-        raise SystemFileError(
-            f"{path}: cell types lie in {image.min()}..{image.max()}, expected FLUID 0, SOLID 1, AIR 2"
-        )
-    return image.astype(np.uint8)
-
-
-def _only_array(names: list[str], path: Path) -> str:
-    if "cell_type" in names:
-        return "cell_type"
-    if len(names) == 1:
-        return names[0]
-    raise SystemFileError(f"{path}: holds arrays {sorted(names)}, expected one named 'cell_type'")
-
-
-def _all_cells(shape: tuple[int, ...], rows: int, origin: str) -> GridMap:
-    count = math.prod(shape)
+def _all_cells(mat: PETSc.Mat, shape: tuple[int, ...], origin: str) -> GridMap:
+    count, rows = math.prod(shape), mat.getSize()[0]
     if count != rows:
         raise MatrixError(
             f"{origin}: the grid {_size(shape)} has {count} cells, the matrix {rows} rows; sizes are "
             "NX,NY[,NZ], one row for each cell (where rows number fluid cells only, use -pc_cnn_mask FILE)"
         )
-    return GridMap(shape, np.arange(rows, dtype=np.int32), origin)
+    start, stop = mat.getOwnershipRange()
+    return GridMap(shape, np.arange(start, stop, dtype=_cell_type(mat, shape)), origin)
 
 
-def _from_mask(path: str | Path, rows: int) -> GridMap:
-    image = read_cell_types(path)
-    cells = np.flatnonzero(image == FLUID).astype(np.int32)
-    if cells.size != rows:
-        raise MatrixError(
-            f"-pc_cnn_mask {path}: the image has {cells.size} fluid cells of {image.size}, the matrix {rows} "
-            "rows; rows must number the fluid cells (type 0), last axis fastest"
-        )
-    return GridMap(image.shape, cells, f"-pc_cnn_mask {path}")
+def _from_mask(mat: PETSc.Mat, path: str | Path) -> GridMap:
+    shape, cells = fluid_cells(path, communicator(mat), *mat.getOwnershipRange())
+    return GridMap(shape, cells.astype(_cell_type(mat, shape), copy=False), f"-pc_cnn_mask {path}")
 
 
 def _from_attached(mat: PETSc.Mat) -> GridMap:
-    rows = mat.getSize()[0]
-    if not mat.query(SHAPE):
-        raise MatrixError(f"the matrix carries {CELLS!r} but no {SHAPE!r}; compose both, or use attach_grid")
-    shape = tuple(int(n) for n in wrap_pointer("IS", mat.query(SHAPE).handle).getIndices()[::-1])
-    cells = wrap_pointer("IS", mat.query(CELLS).handle).getIndices()
-    if len(shape) not in (2, 3) or min(shape) < 1:
-        raise MatrixError(f"{SHAPE!r} holds {shape[::-1]}, expected NX, NY[, NZ], all positive")
-    if cells.size != rows:
-        raise MatrixError(f"{CELLS!r} has {cells.size} entries, the matrix {rows} rows")
-    count = math.prod(shape)
-    if cells.size and (cells.min() < 0 or cells.max() >= count):
-        raise MatrixError(
-            f"{CELLS!r} has cells {cells.min()}..{cells.max()}, the grid {_size(shape)} has 0..{count - 1}"
-        )
-    ascending = bool((np.diff(cells) > 0).all())
-    if not ascending and np.bincount(cells, minlength=count).max() > 1:
-        raise MatrixError(f"{CELLS!r} names a cell twice; each row needs a cell of its own")
-    return GridMap(shape, cells.astype(np.int32), "the attached grid")
+    comm = communicator(mat)
+    with together(comm):
+        if not mat.query(SHAPE):
+            raise MatrixError(
+                f"the matrix carries {CELLS!r} but no {SHAPE!r}; compose both, or use attach_grid"
+            )
+        shape = tuple(int(n) for n in wrap_pointer("IS", mat.query(SHAPE).handle).getIndices()[::-1])
+        cells = wrap_pointer("IS", mat.query(CELLS).handle).getIndices()
+        rows = mat.getLocalSize()[0]
+        if len(shape) not in (2, 3) or min(shape) < 1:
+            raise MatrixError(f"{SHAPE!r} holds {shape[::-1]}, expected NX, NY[, NZ], all positive")
+        if cells.size != rows:
+            where = "" if comm is None else f" on rank {comm.rank}"
+            raise MatrixError(f"{CELLS!r} has {cells.size} entries{where}, the matrix {rows} rows")
+        count = math.prod(shape)
+        if cells.size and (cells.min() < 0 or cells.max() >= count):
+            raise MatrixError(
+                f"{CELLS!r} has cells {cells.min()}..{cells.max()}, the grid {_size(shape)} 0..{count - 1}"
+            )
+    shared = first_shared_cell(comm, count, cells)
+    if shared >= 0:
+        raise MatrixError(f"{CELLS!r} names a cell twice ({shared}); each row needs a cell of its own")
+    return GridMap(shape, cells.astype(_cell_type(mat, shape)), "the attached grid")
 
 
-def _from_dmda(dm: PETSc.DM, rows: int) -> GridMap:
+def _from_dmda(mat: PETSc.Mat, dm: PETSc.DM) -> GridMap:
     sizes, dof = tuple(int(n) for n in dm.getSizes()), dm.getDof()
     if dof != 1:
         raise MatrixError(f"the DMDA has {dof} unknowns a node, expected 1: PC cnn solves scalar equations")
@@ -252,14 +228,37 @@ def _from_dmda(dm: PETSc.DM, rows: int) -> GridMap:
         raise MatrixError(
             "the DMDA is 1D; PC cnn is for 2D and 3D grids: use -pc_type icc or lu, exact in 1D"
         )
-    periodic = PETSc.DM.BoundaryType.PERIODIC
-    boundary = dm.getBoundaryType()
-    if periodic in boundary[: len(sizes)]:
-        axis = "xyz"[boundary.index(periodic)]
-        raise MatrixError(
-            f"the DMDA is periodic along {axis}; PC cnn needs walls on all sides: use -pc_type gamg"
+    boundary = dm.getBoundaryType()[: len(sizes)]
+    if PETSc.DM.BoundaryType.TWIST in boundary:
+        raise MatrixError("the DMDA has a twisted boundary, which is no grid's: use -pc_type gamg")
+    shape, comm = sizes[::-1], communicator(mat)
+    grid = _all_cells(mat, shape, "the DMDA")
+    periodic = tuple(kind == PETSc.DM.BoundaryType.PERIODIC for kind in boundary[::-1])
+    if comm is None:
+        return replace(grid, periodic=periodic)
+    starts, counts = (corner[::-1] for corner in dm.getCorners())
+    nodes, rows = math.prod(counts), mat.getLocalSize()[0]
+    error = None
+    if nodes != rows:
+        error = MatrixError(
+            f"the DMDA gives rank {comm.rank} {nodes} nodes, the matrix {rows} rows; both must be split "
+            "alike (DMCreateMatrix does that)"
         )
-    return _all_cells(sizes[::-1], rows, "the DMDA")
+    raise_together(comm, error)
+    cells = np.zeros(1, np.int64)  # rows number the nodes of the rank's box, x fastest
+    for start, count, size in zip(starts, counts, shape):
+        cells = (cells[:, None] * size + np.arange(start, start + count)).reshape(-1)
+    return GridMap(shape, cells, "the DMDA", periodic)
+
+
+def _from_coordinates(mat: PETSc.Mat, coordinates: NDArray[np.floating]) -> GridMap:
+    points = np.asarray(coordinates)
+    shape, cells = cells_of_points(points, mat.getLocalSize()[0], communicator(mat))
+    return GridMap(shape, cells.astype(_cell_type(mat, shape), copy=False), "the coordinates")
+
+
+def _cell_type(mat: PETSc.Mat, shape: tuple[int, ...]) -> type:
+    return np.int32 if mat.comm.size == 1 and math.prod(shape) < 2**31 else np.int64
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -487,7 +487,6 @@ def test_view_names_model_grid_and_levels(problems, tmp_path):
         ({"pc_cnn_threads": "0"}, OptionError, "from 1 to"),
         ({"pc_cnn_threads": "many"}, OptionError, "'many'"),
         ({"pc_cnn_grid": "4,3", "pc_cnn_mask": "a.npy"}, OptionError, "give one"),
-        ({}, MatrixError, "-pc_cnn_grid NX,NY"),
     ],
 )
 def test_bad_options(problems, options, error, words):
