@@ -3,7 +3,7 @@
     python benchmarks/communication.py [--latency S] [--bandwidth BYTES_PER_S] [--cell-ns NS]
 
 Prints a Markdown table.  Messages and bytes follow from the plan that the ranks themselves make
-(consolve.learned.plan); tests/learned/test_distributed.py holds them against what is really sent.  The time of
+(consolve.learned.plan); tests/learned/test_distributed.py holds them against what is sent.  The time of
 the computation is a given number of nanoseconds per cell of a rank's box and halo; latency and bandwidth are
 per message and rank, as of a common cluster network.  No MPI is needed.
 """
@@ -30,9 +30,7 @@ def computation(plan, cell_ns: float) -> float:
     total = float(math.prod(plan.last.shape))
     for partition in plan.levels:
         boxes = with_halo(partition.boxes, HALO, partition.shape, plan.periodic)
-        total += (
-            7 / 8 * int((boxes[:, 1] - boxes[:, 0]).prod(axis=1).max())
-        )  # a level without the coarser ones
+        total += 7 / 8 * int((boxes[:, 1] - boxes[:, 0]).prod(axis=1).max())
     return 1e-9 * cell_ns * total
 
 
