@@ -91,6 +91,7 @@ class KSPDCD:
 
     @reported
     def create(self, ksp: PETSc.KSP) -> None:
+        events.register()
         live_contexts.add("KSP", ksp)
         support_only_true_residual(ksp)
 

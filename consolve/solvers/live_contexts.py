@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import atexit
 
+from consolve.solvers import events
 from consolve.solvers.petsc import PETSc, call
 
 _PLAIN_TYPE = {"PC": b"none", "KSP": b"preonly"}
 _pointers: set[tuple[str, int]] = set()
+_generation = [0]
 
 
 def add(kind: str, solver: PETSc.Object) -> None:
     """Note that ``solver`` (of ``kind`` "PC" or "KSP") holds a context of ours; does not keep it alive."""
+    if _generation[0] != events.generation:  # what an earlier PETSc left alive is no one's any more
+        _generation[0] = events.generation
+        _pointers.clear()
     _pointers.add((kind, solver.handle))
 
 

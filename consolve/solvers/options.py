@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from consolve.solver_options import Option
+from consolve.solvers import events
 from consolve.solvers.collective import together
 from consolve.solvers.errors import OptionError
 from consolve.solvers.petsc import PETSc, options_of
 
-_helped: set[tuple[str, str]] = set()
-"""Titles and prefixes whose help is printed: PETSc prints that of a prefix once."""
+_helped: set[tuple[int, str, str]] = set()
+"""Titles and prefixes whose help is printed: PETSc prints that of a prefix once, between its initialisation
+and its end."""
 
 
 def read_options(context: Any, solver: PETSc.Object, options: tuple[Option, ...], title: str) -> None:
@@ -76,9 +78,10 @@ def _checked(option: Option, prefix: str, text: str) -> Any:
 def _print_help(
     context: Any, solver: PETSc.Object, before: dict[Option, Any], title: str, prefix: str
 ) -> None:
-    if (title, prefix) in _helped:
+    key = events.generation, title, prefix
+    if key in _helped:
         return
-    _helped.add((title, prefix))
+    _helped.add(key)
     lines = [f"  {title} options"]
     for option, formerly in before.items():
         now = getattr(context, option.attribute)

@@ -105,6 +105,7 @@ class PCCNN:
 
     @reported
     def create(self, pc: PETSc.PC) -> None:
+        events.register()
         live_contexts.add("PC", pc)
 
     @reported
