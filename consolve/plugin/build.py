@@ -28,6 +28,7 @@ from consolve.plugin import locate
 FOLDER = Path(__file__).parent
 NAME = "libconsolve.so"
 SOURCES = tuple(FOLDER / name for name in ("consolve_petsc.c", "python.c", "libraries.c"))
+HEADER = FOLDER / "plugin.h"
 BOOTSTRAP, LOCATE = FOLDER / "bootstrap.py", FOLDER / "locate.py"
 _FLAGS = ("-shared", "-fPIC", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden")
 _LIBRARIES = ("-Wl,-z,nodelete", "-Wl,-z,defs", "-ldl")
@@ -159,7 +160,7 @@ def _hash(environment: Environment) -> str:
     digest = hashlib.sha256()
     for part in (*map(str, astuple(environment)), platform.machine(), *_FLAGS, *_LIBRARIES):
         digest.update(part.encode() + b"\0")
-    for source in (*SOURCES, FOLDER / "plugin.h", BOOTSTRAP, LOCATE, Path(__file__)):
+    for source in (*SOURCES, HEADER, BOOTSTRAP, LOCATE, Path(__file__)):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

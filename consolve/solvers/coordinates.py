@@ -6,6 +6,7 @@ They become the attribute ``coordinates`` of the PC's Python context.
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def set_coordinates(pc: int, dim: int, rows: int, coordinates: int) -> None:
             "coordinates for each local row"
         )
     kind = np.dtype(PETSc.RealType)
-    buffer = (ctypes.c_char * (rows * dim * kind.itemsize)).from_address(coordinates) if rows else b""
+    buffer: Any = (ctypes.c_char * (rows * dim * kind.itemsize)).from_address(coordinates) if rows else b""
     values = np.frombuffer(buffer, kind).astype(np.float64).reshape(rows, dim)
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])

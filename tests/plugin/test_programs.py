@@ -1,0 +1,108 @@
+"""Compiled programs that know nothing of consolve, with and without it: same answer, fewer iterations."""
+
+import functools
+import shutil
+
+import pytest
+
+NAMES = ("poisson2d", "poisson3d", "neumann", "dirichlet_rows", "moving", "poisson")
+TIGHT = ("-ksp_rtol", "1e-9", "-ksp_norm_type", "unpreconditioned")
+EXTRA = {"dirichlet_rows": ("-boundary_guess",)}
+LEARNED_EXTRA = {"poisson": ("-pc_cnn_grid", "90,70")}
+
+
+@pytest.fixture(scope="session")
+def solve(programs, run_program):
+    @functools.lru_cache
+    def solved(name, *options):
+        if not (programs / name).exists():
+            pytest.skip("needs gfortran")
+        return run_program(programs / name, *TIGHT, *EXTRA.get(name, ()), *options)
+
+    return solved
+
+
+@pytest.mark.parametrize("ksp", ["cg", "dcd"])
+@pytest.mark.parametrize("name", NAMES)
+def test_same_answer_in_fewer_iterations(name, ksp, solve, library):
+    plain = solve(name, "-ksp_type", "cg", "-pc_type", "jacobi")
+    learned = solve(
+        name, "-dll_prepend", library, "-ksp_type", ksp, "-pc_type", "cnn", *LEARNED_EXTRA.get(name, ())
+    )
+    assert (plain.code, plain.err) == (0, "") and (learned.code, learned.err) == (0, "")
+    _, plain_iterations, plain_reason, plain_error = plain.report
+    solver, iterations, reason, error = learned.report
+    assert solver == f"{ksp} + cnn" and plain_reason > 0 and reason > 0
+    assert error == pytest.approx(plain_error, rel=0.01, abs=1e-6)
+    assert 4 * iterations < plain_iterations
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"moving"}))
+def test_programs_are_second_order(name, solve):
+    """Halving the spacing divides the error by four: the programs solve what they say."""
+    grids = {
+        "poisson2d": (["-da_grid_x", 24, "-da_grid_y", 32], ["-da_grid_x", 48, "-da_grid_y", 64]),
+        "neumann": (["-da_grid_x", 20, "-da_grid_y", 24], ["-da_grid_x", 40, "-da_grid_y", 48]),
+        "dirichlet_rows": (["-da_grid_x", 17, "-da_grid_y", 21], ["-da_grid_x", 33, "-da_grid_y", 41]),
+        "poisson": (["-nx", 19, "-ny", 23], ["-nx", 39, "-ny", 47]),
+        "poisson3d": (
+            ["-da_grid_x", 7, "-da_grid_y", 11, "-da_grid_z", 9],
+            ["-da_grid_x", 15, "-da_grid_y", 23, "-da_grid_z", 19],
+        ),
+    }
+    coarse, fine = (
+        solve(name, "-ksp_type", "cg", "-pc_type", "jacobi", *grid).report for grid in grids[name]
+    )
+    assert 3.5 < coarse[3] / fine[3] < 4.5
+
+
+@pytest.mark.skipif(not shutil.which("mpirun"), reason="needs mpirun")
+@pytest.mark.parametrize("name", NAMES)
+def test_programs_run_on_two_ranks(name, programs, solve, run_program):
+    one = solve(name, "-ksp_type", "cg", "-pc_type", "jacobi")
+    two = run_program(
+        "mpirun", "-n", 2, "--oversubscribe", programs / name, *TIGHT, *EXTRA.get(name, ()), "-ksp_type", "cg",
+        "-pc_type", "jacobi", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+        OMPI_MCA_btl_vader_single_copy_mechanism="none",
+    )  # fmt: skip
+    assert two.code == 0, two.err
+    assert two.report[3] == pytest.approx(one.report[3], rel=1e-3, abs=1e-7)
+
+
+def test_view_names_the_types_and_no_option_is_left(programs, library, run_program):
+    options = ["-dll_prepend", library, "-ksp_type", "dcd", "-pc_type", "cnn", "-pc_cnn_model", "mg"]
+    done = run_program(programs / "poisson2d", *options, "-ksp_view", "-options_left")
+    assert (done.code, done.err) == (0, "")
+    for words in ("type: dcd", "type: cnn", "grid 96 x 128", "from the DMDA"):
+        assert words in done.out
+    assert "no unused options" in done.out
+
+
+def test_options_from_the_environment_and_from_a_file(programs, library, run_program, tmp_path):
+    options = f"-dll_prepend {library} -ksp_type cg -pc_type cnn"
+    assert run_program(programs / "poisson2d", options=options).report[0] == "cg + cnn"
+    (tmp_path / "options").write_text(options.replace(" -", "\n-"))
+    done = run_program(programs / "poisson2d", "-options_file", tmp_path / "options")
+    assert (done.code, done.err) == (0, "") and done.report[0] == "cg + cnn"
+
+
+def test_loaded_but_not_chosen_it_starts_no_python(programs, library, run_program):
+    done = run_program(programs / "poisson2d", "-dll_prepend", library, CONSOLVE_PYTHON="/nonsense")
+    assert (done.code, done.err) == (0, "") and done.report[0] == "cg + ilu"  # PETSc's default
+
+
+@pytest.mark.parametrize("how", ["once", "leak", "exit", "again", "coordinates"])
+def test_lifetimes_in_cpp(how, cxx_program, library, run_program):
+    done = run_program(cxx_program, how, "-dll_prepend", library, "-ksp_type", "dcd", "-pc_type", "cnn")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert len(lines) == (2 if how == "again" else 1)
+    for line in lines:
+        _, iterations, _, error = line.split()
+        assert int(iterations) <= 6 and float(error) < 1e-4
+
+
+def test_bad_coordinates_end_a_program(cxx_program, library, run_program):
+    done = run_program(cxx_program, "bad-coordinates", "-dll_prepend", library, "-pc_type", "cnn")
+    assert done.code != 0 and done.out == ""
+    assert "consolve: PCSetCoordinates: ValueError: the coordinates of local row 0 are [ 0. nan]" in done.err

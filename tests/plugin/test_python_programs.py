@@ -1,0 +1,104 @@
+"""Python programs that nobody touched take the types from PETSC_OPTIONS alone."""
+
+import sys
+
+import pytest
+
+pytest.importorskip("petsc4py")
+
+from consolve.plugin.check import PROGRAM_PY
+
+
+@pytest.fixture
+def options(library):
+    return f"-dll_prepend {library} -ksp_type dcd -pc_type cnn -ksp_rtol 1e-8"
+
+
+def test_petsc4py_program(options, run_program, library):
+    plain = run_program(sys.executable, PROGRAM_PY, options="-ksp_type cg -pc_type none -ksp_rtol 1e-8")
+    learned = run_program(sys.executable, PROGRAM_PY, options=options)
+    assert (plain.code, plain.err) == (0, "") and (learned.code, learned.err) == (0, "")
+    results = [dict(zip(done.out.split()[::2], done.out.split()[1::2])) for done in (plain, learned)]
+    assert [r["pc"] for r in results] == ["none", "cnn"]
+    assert all(int(r["reason"]) > 0 and float(r["error"]) < 1e-6 for r in results)
+    assert 4 * int(results[1]["iterations"]) < int(results[0]["iterations"])
+
+
+def test_types_of_plugin_and_of_an_import_are_the_same(options, run_program):
+    code = """
+import sys
+sys.path.append(sys.argv[1])
+from petsc4py import PETSc
+def types():
+    ksp = PETSc.KSP().create()
+    ksp.setType("dcd")
+    ksp.getPC().setType("cnn")
+    return [type(s.getPythonContext()).__name__ for s in (ksp, ksp.getPC())]
+first = types()
+import consolve.solvers
+consolve.solvers.register()
+print(first, types(), consolve.solvers.KSPDCD.__name__)
+"""
+    from consolve.plugin.build import FOLDER
+
+    for text in (code, code.replace("from petsc4py", "import consolve.solvers\nfrom petsc4py", 1)):
+        done = run_program(sys.executable, "-c", text, FOLDER.parents[1], options=options)
+        assert (done.code, done.err) == (0, "")
+        assert done.out == "['KSPDCD', 'PCCNN'] ['KSPDCD', 'PCCNN'] KSPDCD\n"
+
+
+def test_type_can_change_to_and_fro(library, run_program):
+    code = """
+from petsc4py import PETSc
+for kind, name, other in (("KSP", "dcd", "cg"), ("PC", "cnn", "jacobi")):
+    solver = getattr(PETSc, kind)().create()
+    for step in (name, other, name, "python", name, name, other):
+        solver.setType(step)
+        assert solver.getType() == step
+        if step == name:
+            assert type(solver.getPythonContext()).__name__ == kind + name.upper(), step
+        if step == "python":
+            solver.setPythonContext(object())
+"""
+    done = run_program(sys.executable, "-c", code, options=f"-dll_prepend {library}")
+    assert done == (0, "", "")
+
+
+def test_bad_option_is_an_exception(options, run_program):
+    done = run_program(sys.executable, PROGRAM_PY, options=f"{options} -pc_cnn_model best")
+    assert done.code == 1 and "-pc_cnn_model 'best'" in done.err and "Traceback" in done.err
+
+
+def test_consolve_that_cannot_be_imported_is_an_error(options, run_program, tmp_path):
+    (tmp_path / "numba.py").write_text("raise ImportError('broken on purpose')\n")
+    done = run_program(sys.executable, PROGRAM_PY, options=options, PYTHONPATH=str(tmp_path))
+    assert done.code == 1 and "petsc4py.PETSc.Error: error code 76" in done.err
+    assert "cannot import consolve.solvers: ImportError: broken on purpose" in done.err
+
+
+DOLFINX = """
+import dolfinx, dolfinx.fem.petsc, ufl
+from mpi4py import MPI
+from petsc4py import PETSc
+
+mesh = dolfinx.mesh.create_unit_square(MPI.COMM_WORLD, 8, 8)
+V = dolfinx.fem.FunctionSpace(mesh, ("P", 1))
+u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
+a = dolfinx.fem.form(ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx)
+A = dolfinx.fem.petsc.assemble_matrix(a)
+A.assemble()
+ksp = PETSc.KSP().create(mesh.comm)
+ksp.setOperators(A)
+ksp.setFromOptions()
+print(ksp.getType(), ksp.getPC().getType(), type(ksp.getPC().getPythonContext()).__name__)
+"""
+
+
+def test_dolfinx_program(options, run_program):
+    dolfinx = pytest.importorskip("dolfinx")
+    code = DOLFINX
+    if not hasattr(dolfinx.fem, "FunctionSpace") or not dolfinx.__version__.startswith("0.5"):
+        code = code.replace("FunctionSpace(", "functionspace(")
+    done = run_program(sys.executable, "-c", code, options=options)
+    assert done.code == 0, done.err
+    assert done.out == "dcd cnn PCCNN\n"
