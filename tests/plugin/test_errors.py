@@ -1,4 +1,4 @@
-"""What can go wrong in a compiled program: a message on stderr that says what to do, and a non-zero exit code."""
+"""What goes wrong in a compiled program: a message on stderr that says what to do, a non-zero exit code."""
 
 import shutil
 import subprocess

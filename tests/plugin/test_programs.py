@@ -59,12 +59,14 @@ def test_programs_are_second_order(name, solve):
 @pytest.mark.skipif(not shutil.which("mpirun"), reason="needs mpirun")
 @pytest.mark.parametrize("name", NAMES)
 def test_programs_run_on_two_ranks(name, programs, solve, run_program):
-    one = solve(name, "-ksp_type", "cg", "-pc_type", "jacobi")
+    plain = ("-ksp_type", "cg", "-pc_type", "jacobi")
+    one = solve(name, *plain)
     two = run_program(
-        "mpirun", "-n", 2, "--oversubscribe", programs / name, *TIGHT, *EXTRA.get(name, ()), "-ksp_type", "cg",
-        "-pc_type", "jacobi", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+        *("mpirun", "-n", 2, "--oversubscribe", programs / name, *TIGHT, *EXTRA.get(name, ()), *plain),
+        OMPI_ALLOW_RUN_AS_ROOT="1",
+        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
         OMPI_MCA_btl_vader_single_copy_mechanism="none",
-    )  # fmt: skip
+    )
     assert two.code == 0, two.err
     assert two.report[3] == pytest.approx(one.report[3], rel=1e-3, abs=1e-7)
 

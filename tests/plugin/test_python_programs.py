@@ -24,7 +24,7 @@ def test_petsc4py_program(options, run_program, library):
     assert 4 * int(results[1]["iterations"]) < int(results[0]["iterations"])
 
 
-def test_types_of_plugin_and_of_an_import_are_the_same(options, run_program):
+def test_types_of_plugin_and_of_an_import_are_the_same(library, run_program):
     code = """
 import sys
 sys.path.append(sys.argv[1])
@@ -42,7 +42,7 @@ print(first, types(), consolve.solvers.KSPDCD.__name__)
     from consolve.plugin.build import FOLDER
 
     for text in (code, code.replace("from petsc4py", "import consolve.solvers\nfrom petsc4py", 1)):
-        done = run_program(sys.executable, "-c", text, FOLDER.parents[1], options=options)
+        done = run_program(sys.executable, "-c", text, FOLDER.parents[1], options=f"-dll_prepend {library}")
         assert (done.code, done.err) == (0, "")
         assert done.out == "['KSPDCD', 'PCCNN'] ['KSPDCD', 'PCCNN'] KSPDCD\n"
 
