@@ -1,6 +1,8 @@
 """Options: one table for the database, ``-help``, the docs and the command line."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +121,85 @@ def test_a_value_set_in_python_is_kept_and_checked(problems):
     with pytest.raises((OptionError, PETSc.Error)):
         pc.setFromOptions()
     pc.destroy()
+
+
+FILES_OF_ONE_RANK = """
+import os, sys, petsc4py
+petsc4py.init(["program"])
+from petsc4py import PETSc
+import consolve.solvers
+mpi = PETSc.COMM_WORLD.tompi4py()
+first, second = sys.argv[1:3]
+os.chdir(first if mpi.rank == 0 else second)
+
+def attempt(name, action):
+    try:
+        action()
+        text = "nothing"
+    except Exception as error:
+        text = str(error.__cause__ if isinstance(error, PETSc.Error) else error)
+    for line in mpi.gather((name, mpi.rank, text)) or ():
+        print("SAW", *line, sep="|", flush=True)
+
+def solver():
+    ksp = PETSc.KSP().create(PETSc.COMM_WORLD)
+    dm = PETSc.DMDA().create([41, 40], stencil_width=1)
+    mat = dm.createMatrix()
+    row, col = PETSc.Mat.Stencil(), PETSc.Mat.Stencil()
+    (x0, x1), (y0, y1) = dm.getRanges()
+    for i in range(x0, x1):
+        for j in range(y0, y1):
+            row.index = i, j
+            mat.setValueStencil(row, row, 4.0)
+            for k, m in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)):
+                if 0 <= k < 41 and 0 <= m < 40:
+                    col.index = k, m
+                    mat.setValueStencil(row, col, -1.0)
+    mat.assemble()
+    ksp.setOperators(mat)
+    ksp.getPC().setType("cnn")
+    return ksp
+
+one, two, three = solver(), solver(), solver()
+PETSc.Options()["pc_cnn_model"] = "absent_on_one.h5"
+attempt("option", one.setFromOptions)
+PETSc.Options().delValue("pc_cnn_model")
+two.getPC().getPythonContext().model = "absent_on_one.h5"
+attempt("attribute", two.setUp)
+three.getPC().getPythonContext().model = "damaged_on_one.h5"
+attempt("contents", three.setUp)
+for ksp in (one, two, three):
+    ksp.destroy()
+"""
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun")
+def test_a_file_that_one_rank_cannot_read_is_an_error_on_all(tmp_path):
+    import consolve
+
+    weights = Path(consolve.__file__).parent / "learned" / "weights"
+    whole = next(path for path in sorted(weights.glob("*.h5")) if "2d" in path.name)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        shutil.copy(whole, tmp_path / name / "damaged_on_one.h5")
+    shutil.copy(whole, tmp_path / "first" / "absent_on_one.h5")
+    (tmp_path / "second" / "damaged_on_one.h5").write_bytes(b"no weights")
+    command = ["mpirun", "-n", "2", sys.executable, "-c", FILES_OF_ONE_RANK]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+    }
+    done = subprocess.run(
+        [*command, str(tmp_path / "first"), str(tmp_path / "second")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    seen = [line.split("|")[1:] for line in done.stdout.splitlines() if line.startswith("SAW")]
+    assert done.returncode == 0 and len(seen) == 6, done.stdout + done.stderr
+    for name, _, text in seen:
+        assert ("damaged_on_one.h5" if name == "contents" else "absent_on_one.h5") in text
