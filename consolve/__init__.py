@@ -2,6 +2,13 @@
 
 ``import consolve`` is light: torch, petsc4py and dolfinx are imported only by the parts that use them.
 
+Functions
+---------
+solve
+    x with A x = b, for a SciPy or dense matrix or a GridOperator; needs petsc4py.
+aspreconditioner
+    M ~ A^-1 as a ``scipy.sparse.linalg.LinearOperator``; needs SciPy and Numba only.
+
 Sub-packages
 ------------
 consolve.pde
@@ -12,4 +19,35 @@ consolve.solvers
     The PETSc side: ``-pc_type cnn`` and ``-ksp_type dcd``; importing it registers both.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from consolve.preconditioner import aspreconditioner as aspreconditioner
+    from consolve.solvers.linear_solve import solve as solve
+
 __version__ = "0.1.0"
+
+_WHERE = {"solve": "consolve.solvers.linear_solve", "aspreconditioner": "consolve.preconditioner"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a function when it is first asked for."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'consolve' has no attribute {name!r}")
+    from importlib import import_module
+
+    try:
+        found = getattr(import_module(_WHERE[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "petsc4py":
+            raise
+        raise ImportError(
+            f"consolve.{name} needs petsc4py, which is not installed; without PETSc, give "
+            "consolve.aspreconditioner(A) to scipy.sparse.linalg.cg"
+        ) from error
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

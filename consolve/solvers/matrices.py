@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from consolve.pde import GridOperator
+from consolve.pde import GridOperator, csr_reader
 from consolve.solvers.errors import InconsistentRightHandSide, MatrixError
 from consolve.solvers.grid_map import attach_grid
 from consolve.solvers.petsc import PETSc
@@ -52,28 +52,54 @@ def closed_group(operator: GridOperator, cells: NDArray | None = None) -> NDArra
     return number[labels.reshape(-1)[operator.cells if cells is None else cells]]
 
 
-def matrix_from_csr(csr: sp.csr_matrix) -> tuple[PETSc.Mat, NDArray[np.int32]]:
+def real_csr(matrix: Any) -> sp.csr_matrix:
+    """A square matrix of any SciPy format, or a dense array, as a new float64 CSR matrix with sorted columns.
+
+    Raises
+    ------
+    MatrixError
+        If it is complex or of another kind, not square, or not finite.
+    """
+    try:
+        return csr_reader.real_csr(matrix)
+    except ValueError as error:
+        raise MatrixError(str(error)) from None
+
+
+def matrix_from_csr(
+    csr: sp.csr_matrix, group: NDArray[np.int32] | None = None
+) -> tuple[PETSc.Mat, NDArray[np.int32]]:
     """AIJ matrix of a symmetric CSR matrix on this rank, with the null space of zero row sums attached.
+
+    Parameters
+    ----------
+    csr
+        float64; the matrix shares its arrays.
+    group
+        What ``closed_components`` gives, if it is known.
 
     Returns
     -------
     The matrix, and for each row the number of its closed component (connected, all row sums 0), or -1.
     """
     mat = _from_csr(csr, csr.shape[0], PETSc.COMM_SELF, symmetric=False)
-    group = closed_components(csr)
+    group = closed_components(csr) if group is None else group
     if group.max(initial=-1) >= 0:
         attach_null_space(mat, group, int(group.max()) + 1)
     return mat, group
 
 
-def closed_components(csr: sp.csr_matrix) -> NDArray[np.int32]:
-    """Number of each row's connected component if all its row sums are 0 to round-off, else -1."""
+def closed_components(csr: sp.csr_matrix, round_off: float = 1e-12) -> NDArray[np.int32]:
+    """Number of each row's connected component if all its row sums are 0, else -1.
+
+    A sum is 0 if it is at most ``round_off`` times the sum of the row's magnitudes.
+    """
     stored = csr.copy()
     stored.eliminate_zeros()
     count, label = sp.csgraph.connected_components(stored, directed=False)
     size = np.asarray(abs(csr).sum(axis=1)).reshape(-1)
     total = np.abs(np.asarray(csr.sum(axis=1)).reshape(-1))
-    is_open = np.bincount(label, total > 1e-12 * size, minlength=count) > 0
+    is_open = np.bincount(label, total > round_off * size, minlength=count) > 0
     number = np.where(is_open, -1, np.cumsum(~is_open) - 1).astype(np.int32)
     return number[label]
 

@@ -15,13 +15,14 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from consolve.pde import GridOperator
-from consolve.solvers.errors import MatrixError, NotConverged, OptionError
+from consolve.solvers.errors import NotConverged, OptionError
 from consolve.solvers.grid_map import attach_grid, find_grid
 from consolve.solvers.matrices import (
     assemble_matrix,
     closed_group,
     consistent,
     matrix_from_csr,
+    real_csr,
     without_means,
 )
 from consolve.solvers.petsc import PETSc, is_option_used
@@ -355,21 +356,8 @@ def solve_system(
     NotConverged
         If the KSP diverges.
     """
-    if isinstance(matrix, str | Path):
-        csr = read_matrix(matrix)
-    elif np.iscomplexobj(matrix):
-        raise MatrixError("the matrix is complex, expected a real one")
-    else:
-        csr = sp.csr_matrix(matrix, dtype=np.float64, copy=True)  # PETSc shares its arrays: the caller's stay
-        csr.sum_duplicates()
+    csr = real_csr(read_matrix(matrix) if isinstance(matrix, str | Path) else matrix)
     rows = csr.shape[0]
-    if csr.shape[1] != rows:
-        raise MatrixError(f"the matrix is {rows} x {csr.shape[1]}, expected a square one")
-    if not np.isfinite(csr.data).all():
-        entry = int(np.flatnonzero(~np.isfinite(csr.data))[0])
-        row = int(np.searchsorted(csr.indptr, entry, "right")) - 1
-        value, column = csr.data[entry], csr.indices[entry]
-        raise MatrixError(f"row {row} has {value} in column {column}; every entry must be finite")
     if rhs is None:
         b = csr @ np.random.default_rng(seed).standard_normal(rows)
     elif isinstance(rhs, str | Path):
