@@ -369,8 +369,9 @@ def wrapping_couplings(
 ):
     """Count couplings that tell of periodic axes.
 
-    ``wraps`` int64 (3,): those straight from the last cell of an axis of more than two cells to the first, or
-    back.  ``diagonals`` int64 (3, 2): those along the two diagonals of each plane, by the axis across it.
+    ``wraps`` int64 (3,): those from the last cells of one axis of more than two to the first, or back.
+    ``diagonals`` int64 (2, 3, 2): those along the two diagonals of each plane, by the axis across it; apart
+    for couplings that wrap and for others.
     """
     rows = own_start.size - 1
     ghosts = ghost_start.size > 1
@@ -393,13 +394,17 @@ def wrapping_couplings(
             there = np.int64(cells[column]) // n2
             d[0], d[1] = there // n1 - i, there % n1 - j
             d[2] = np.int64(cells[column]) - there * n2 - k
-            nonzero, last = 0, 0
+            nonzero, wrapped, last, far = 0, 0, 0, False
             for axis in range(3):
-                if d[axis] != 0:
-                    nonzero, last = nonzero + 1, axis
-            if nonzero == 1 and shape[last] > 2 and abs(d[last]) == shape[last] - 1:
+                if abs(d[axis]) > 1:
+                    far |= abs(d[axis]) != shape[axis] - 1
+                    wrapped, last = wrapped + 1, axis
+                    d[axis] = -1 if d[axis] > 0 else 1
+                nonzero += d[axis] != 0
+            if far:
+                continue
+            if wrapped == 1:
                 wraps[last] += 1
             if nonzero == 2:
                 a, b = (0 if d[0] != 0 else 1), (2 if d[2] != 0 else 1)
-                if abs(d[a]) == 1 and abs(d[b]) == 1:
-                    diagonals[3 - a - b, 1 if d[a] == d[b] else 0] += 1
+                diagonals[1 if wrapped > 0 else 0, 3 - a - b, 1 if d[a] == d[b] else 0] += 1

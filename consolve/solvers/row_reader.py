@@ -150,7 +150,7 @@ class RowReader:
         A grid given one cell too wide can look periodic too, its vertical couplings lying along one diagonal;
         real box stencils use both diagonals alike.
         """
-        wraps, diagonals = np.zeros(3, np.int64), np.zeros((3, 2), np.int64)
+        wraps, diagonals = np.zeros(3, np.int64), np.zeros((2, 3, 2), np.int64)
         row_kernels.wrapping_couplings(*self._csr, self._cells, self._shape, wraps, diagonals)
         if self._comm is not None:
             from mpi4py import MPI
@@ -159,7 +159,7 @@ class RowReader:
             self._comm.Allreduce(MPI.IN_PLACE, diagonals)
         ndim = len(self._grid.shape)
         periodic = tuple(bool(p or w) for p, w in zip(self._grid.periodic, wraps[3 - ndim :]))
-        lopsided = (diagonals.min(axis=1) < _LEAST_BALANCE * diagonals.max(axis=1)).any()
+        lopsided = (diagonals.min(axis=2) < _LEAST_BALANCE * diagonals.max(axis=2)).any()
         if periodic == self._grid.periodic or lopsided:
             return False
         self._grid = replace(self._grid, periodic=periodic)

@@ -65,4 +65,4 @@ def test_a_fault_of_one_rank_is_the_same_error_on_all(ranks, fault, words):
 def test_other_parallel_types_are_converted(ranks):
     conversions = found(ranks)["conversions"]
     assert set(conversions) == {"mpisbaij", "mpibaij", "mpisell", "mpidense", "is"}
-    assert not any(conversions.values())
+    assert max(conversions.values()) < 1e-14  # type is adds up what ranks share
