@@ -40,6 +40,23 @@ def test_flow_with_obstacle_stays_free_of_divergence(monkeypatch, tmp_path):
     assert (tmp_path / "own.png").exists() and (tmp_path / "own.xdmf").exists()
 
 
+def test_scipy_cg_needs_few_iterations(monkeypatch):
+    plain, learned = load("scipy_cg", monkeypatch).main(60, 80).values()
+    assert max(plain[1], learned[1]) <= 1.1e-8
+    assert learned[0] <= 10 and plain[0] > 20 * learned[0]
+
+
+@pytest.mark.parametrize("boundary", ["dirichlet", "neumann"])
+def test_dolfinx_poisson_is_second_order(monkeypatch, boundary):
+    pytest.importorskip("dolfinx")
+    example = load("dolfinx_poisson", monkeypatch)
+    (_, coarse), (iterations, fine) = example.solve(24, boundary), example.solve(48, boundary)
+    assert 3.5 < coarse / fine < 4.5
+    assert iterations <= 10
+    jacobi, error = example.solve(48, boundary, "jacobi")
+    assert jacobi > 5 * iterations and abs(error - fine) < 1e-4 * fine
+
+
 def test_every_example_is_tested():
     text = Path(__file__).read_text()
     for path in FOLDER.glob("*.py"):
