@@ -15,11 +15,14 @@ On square Q1 elements the eigenvalues of (A, lumped A) lie in [1/3, 1] in 2D and
 Nodes are the cells that a rank knows: its rows in ascending order of cells, and a halo of other ranks' cells.
 """
 
+from collections import Counter
+from itertools import permutations, product
+
 import numpy as np
 from numba import njit
 
 from consolve.solvers.row_kernels import ABSENT, offset_of
-from consolve.solvers.stencil_kernels import COUPLED, DOMINANCE_TOLERANCE, ROUND_OFF, entry_of
+from consolve.solvers.stencil_kernels import COUPLED, DOMINANCE_TOLERANCE, ROUND_OFF
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
@@ -28,6 +31,27 @@ FLOOR = 1e-10
 
 _ORDERS = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
 """Orders in which a path of three steps takes the axes; two axes a < b take rows 0 and 2 of (a, b)."""
+
+
+def _open_paths() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Faces of all paths to each offset code: lower node (a code), axis and share of half the coupling."""
+    node, axis, share = np.zeros((27, 12), np.int64), np.zeros((27, 12), np.int64), np.zeros((27, 12))
+    for code, offset in enumerate(product((-1, 0, 1), repeat=3)):
+        shares: Counter[tuple[int, int]] = Counter()
+        orders = list(permutations([a for a in range(3) if offset[a]]))
+        for order in orders:
+            here = 13
+            for a in order:
+                there = here + offset[a] * 3 ** (2 - a)
+                shares[min(here, there), a] += 1
+                here = there
+        if len(orders) > 1:
+            for edge, ((lower, a), paths) in enumerate(shares.items()):
+                node[code, edge], axis[code, edge], share[code, edge] = lower, a, 0.5 * paths / len(orders)
+    return node, axis, share
+
+
+_EDGE_NODE, _EDGE_AXIS, _EDGE_SHARE = _open_paths()
 
 
 @njit(inline="always")
@@ -107,7 +131,7 @@ def cells_beside(known, shape, periodic):
 
 @njit(**_OPTIONS)
 def lump_rows(
-    own_start, own_column, own_value, ghost_start, ghost_column, ghost_value, back, cells, kind, order,
+    own_start, own_column, own_value, ghost_start, ghost_column, ghost_value, cells, kind, order,
     known, node, node_kind, shape, periodic, sign, diagonal, flow, grounded,
 ):  # fmt: skip
     """Add half of each diagonal coupling (the other half comes from its other row) to the faces of its paths.
@@ -130,6 +154,7 @@ def lump_rows(
     hints, near = np.zeros(27, np.int64), np.empty(27, np.int64)
     stride = np.array([9, 3, 1])
     d, axes, lower = np.empty(3, np.int64), np.empty(3, np.int64), np.empty((6, 3), np.int64)
+    last = np.int64(-2)
     for p in range(rows):
         row = order[p]
         if kind[row] != COUPLED:
@@ -137,7 +162,7 @@ def lump_rows(
         cell = np.int64(cells[row])
         line = cell // n2
         i, j, k = line // n1, line % n1, cell - line * n2
-        ready = False
+        ready, full = False, False
         stop = own_start[row + 1] - own_start[row]
         entries = stop + (ghost_start[row + 1] - ghost_start[row] if ghosts else 0)
         for e in range(entries):
@@ -149,7 +174,7 @@ def lump_rows(
                 column, value = rows + np.int64(ghost_column[q]), ghost_value[q]
             if value == 0 or column == row or kind[column] != COUPLED:
                 continue
-            d[0], d[1], d[2] = offset_of(np.int64(cells[column]), i, j, k, shape, periodic)
+            d[0], d[1], d[2] = offset_of(np.int64(cells[column]), cell, i, j, k, shape, periodic)
             steps = 0
             for axis in range(3):
                 if d[axis] == ABSENT:
@@ -160,22 +185,32 @@ def lump_rows(
             if steps < 2 or abs(value) <= ROUND_OFF * abs(diagonal[row]):
                 continue
             if not ready:
-                ready = True
+                ready, full = True, True
+                beside = cell == last + 1 and 1 < k < n2 - 1
+                last = cell
                 for code in range(27):
-                    near[code] = -1
-                    there = _neighbour(i, j, k, code, shape, periodic)
-                    if there >= 0:
-                        at = _find(known, there, hints[code])
-                        hints[code] = at
-                        if at < known.size and known[at] == there and node_kind[node[at]] == COUPLED:
-                            near[code] = node[at]
-            transposed = entry_of(own_start, own_column, own_value, column, row) if e < stop else back[q]
-            c = -0.5 * sign * (value + transposed)
+                    if beside and code % 3 < 2:
+                        near[code] = near[code + 1]  # the box moved one cell along its line
+                    else:
+                        near[code] = -1
+                        there = _neighbour(i, j, k, code, shape, periodic)
+                        if there >= 0:
+                            at = _find(known, there, hints[code])
+                            hints[code] = at
+                            if at < known.size and known[at] == there and node_kind[node[at]] == COUPLED:
+                                near[code] = node[at]
+                    full &= near[code] >= 0
+            c = -sign * value
             # On a periodic axis of two cells the coupling goes both ways: a half each.
             ways = 1
             for a in range(steps):
                 if periodic[axes[a]] and shape[axes[a]] == 2:
                     ways *= 2
+            if full and ways == 1:
+                code = 13 + 9 * d[0] + 3 * d[1] + d[2]
+                for edge in range(4 if steps == 2 else 12):
+                    flow[near[_EDGE_NODE[code, edge]], _EDGE_AXIS[code, edge]] += c * _EDGE_SHARE[code, edge]
+                continue
             for way in range(ways):
                 bits = way
                 for a in range(steps):

@@ -86,12 +86,21 @@ def kinds_of_rows(own_start, own_column, own_value, ghost_start, ghost_column, g
 
 
 @njit(inline="always")
-def offset_of(there, i, j, k, shape, periodic):
-    """Offset (d0, d1, d2) from cell (i, j, k) to the cell ``there``, each -1, 0, 1 or ABSENT.
+def offset_of(there, cell, i, j, k, shape, periodic):
+    """Offset (d0, d1, d2) from ``cell``, at (i, j, k), to the cell ``there``; each -1, 0, 1 or ABSENT.
 
     On a periodic axis of two cells both directions lead to the same cell; the one that does not wrap counts.
     """
     n0, n1, n2 = shape[0], shape[1], shape[2]
+    step = there - cell
+    if step == 1 and k + 1 < n2:
+        return 0, 0, 1
+    if step == -1 and k > 0:
+        return 0, 0, -1
+    if step == n2 and j + 1 < n1:
+        return 0, 1, 0
+    if step == -n2 and j > 0:
+        return 0, -1, 0
     line = there // n2
     d2 = there - line * n2 - k
     layer = line // n1
@@ -299,7 +308,7 @@ def read_any(
                 if value == 0 or column == row:
                     continue
                 c = -sign * value
-                d0, d1, d2 = offset_of(np.int64(cells[column]), i, j, k, shape, periodic)
+                d0, d1, d2 = offset_of(np.int64(cells[column]), cell, i, j, k, shape, periodic)
                 if d0 == ABSENT or d1 == ABSENT or d2 == ABSENT or d0 == d1 == d2 == 0:
                     if abs(c) <= ROUND_OFF * size:
                         continue

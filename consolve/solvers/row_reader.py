@@ -186,7 +186,7 @@ class RowReader:
             known, node = known[by_cell], node[by_cell]
         flow, grounded = np.zeros((count + len(halo), 3)), np.zeros(count)
         lump_kernels.lump_rows(
-            *self._csr, self._back, self._cells, kind, order, known, node, node_kind, *shape, rows.sign,
+            *self._csr, self._cells, kind, order, known, node, node_kind, *shape, rows.sign,
             self._diagonal, flow, grounded,
         )  # fmt: skip
         if self._comm is not None:
