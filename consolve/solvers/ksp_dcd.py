@@ -1,8 +1,8 @@
 """KSP ``dcd``: the deep conjugate direction method.
 
 A. Kaneda, O. Akar, J. Chen, V. A. T. Kala, D. Hyde, J. Teran: A Deep Conjugate Direction Method for
-Iteratively Solving Linear Systems, ICML 2023, algorithm 1.  Solves A x = b for a symmetric positive
-(semi)definite A with any preconditioner, nonlinear ones included: with r the residual and f the
+Iteratively Solving Linear Systems, ICML 2023, algorithm 1.  Solves A x = b for a symmetric, positive or
+negative (semi)definite A with any preconditioner, nonlinear ones included: with r the residual and f the
 preconditioner, each iteration is ::
 
     d     = f(r / |r|)
@@ -77,6 +77,8 @@ class KSPDCD:
     ----------
     directions, true_residual_every
         As the options ``-ksp_dcd_*``.
+    sign
+        1 or -1: A was positive or negative definite in the last solve.
     fallbacks
         Iterations of the last solve that used the residual in place of a proposal.
     """
@@ -85,6 +87,7 @@ class KSPDCD:
         self.directions = 2
         self.true_residual_every = 50
         self.fallbacks = 0
+        self.sign = 1
         self._trials = 0
         self._work: list[PETSc.Vec] = []
         self._free: list[PETSc.Vec] = []
@@ -126,6 +129,7 @@ class KSPDCD:
             solver.run()
         finally:
             self.fallbacks, self._trials = solver.fallbacks, solver.safeguard.trials
+            self.sign = solver.sign
             self._free = list(self._work)
 
     @reported
@@ -167,6 +171,8 @@ class _Solve:
         self.window: deque[Direction] = deque()  # newest first
         self.safeguard = Safeguard()
         self.fallbacks = 0
+        self.sign = context.sign
+        self.is_sign_known = False
 
     def run(self) -> None:
         ksp, every = self.ksp, self.context.true_residual_every
@@ -236,20 +242,28 @@ class _Solve:
             cosine, overlaps = self.look_at(d)
             if abs(cosine) > SMALLEST_COSINE:
                 new, removed = self.orthogonalise(d, Ad, overlaps)
-                if new.dAd > SMALLEST_PART * removed and isfinite(new.dAd):
+                energy = self.sign * new.dAd
+                if energy > SMALLEST_PART * removed and isfinite(energy):
                     is_new = abs(cosine) < 1 - 1e-12
+                    self.is_sign_known = True
                     return new, Step(0.0, is_new, self.asymmetry(overlaps) / abs(cosine))
-                negative = new.dAd / d.dot(d) if new.dAd < 0 else None
-        self.fallbacks += 1
+                negative = energy / d.dot(d) if energy < 0 else None
         self.unit.copy(d)
         new, _ = self.orthogonalise(d, Ad, dot_products(d, [old.Ad for old in self.window]))
-        if new.dAd > 0 and isfinite(new.dAd):
-            if negative is None or negative > -1e-8 * new.dAd / d.dot(d):
+        energy = self.sign * new.dAd
+        if energy < 0 and not self.is_sign_known and isfinite(energy):
+            self.sign, self.is_sign_known = -self.sign, True  # A is of the other sign: both directions say so
+            self.context.keep(d, Ad)
+            return self.direction(norm)
+        self.fallbacks += 1
+        if energy > 0 and isfinite(energy):
+            if negative is None or negative > -1e-8 * energy / d.dot(d):
+                self.is_sign_known = True
                 return new, Step(0.0, False, 0.0)
         self.context.keep(d, Ad)
-        if not isfinite(new.dAd):
+        if not isfinite(energy):
             raise Breakdown(Reason.DIVERGED_NANORINF)
-        raise Breakdown(Reason.DIVERGED_BREAKDOWN if new.dAd == 0 else Reason.DIVERGED_INDEFINITE_MAT)
+        raise Breakdown(Reason.DIVERGED_BREAKDOWN if energy == 0 else Reason.DIVERGED_INDEFINITE_MAT)
 
     def look_at(self, d: PETSc.Vec) -> tuple[float, NDArray[np.float64]]:
         """Scale a proposal to unit size, less its null-space part.
@@ -305,7 +319,7 @@ class _Solve:
                 energies = np.array([old.dAd for old in self.window])
                 beta = overlaps / energies
                 d.maxpy(-beta, [old.d for old in self.window])
-                removed = float(beta @ (beta * energies))
+                removed = abs(float(beta @ (beta * energies)))
         self.A.mult(d, Ad)
         d.dotBegin(Ad)  # three products, one reduction
         self.r.dotBegin(d)

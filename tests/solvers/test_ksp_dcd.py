@@ -297,6 +297,18 @@ class TestPetscRules:
         solved = problems.solve(problems.ksp(problems.matrix(sp.diags(sign * d)), "dcd", "none"), np.ones(30))
         assert solved.reason == Reason.DIVERGED_INDEFINITE_MAT
 
+    @pytest.mark.parametrize("proposals", ["none", "jacobi", "residual", "zero"])
+    def test_negative_definite_matrix(self, problems, system, proposals):
+        """As plain CG, dcd takes -A; one KSP may then get A again."""
+        A, mat, b = system
+        pc = {"residual": Shell(lambda r: r), "zero": Shell(lambda r: 0 * r)}.get(proposals, proposals)
+        ksp = problems.ksp(problems.matrix(-A), "dcd", pc)
+        for matrix in (-A, A, -A):
+            ksp.setOperators(problems.matrix(matrix))
+            solved = problems.solve(ksp, b)
+            assert solved.reason == Reason.CONVERGED_RTOL
+            assert np.linalg.norm(b - matrix @ solved.x) <= 1.01e-8 * np.linalg.norm(b)
+
     def test_proposal_of_negative_curvature_shows_an_indefinite_matrix(self, problems):
         d = np.ones(30)
         d[7] = -1
