@@ -8,6 +8,8 @@ one rank the preconditioner finds their places in the graph of the matrix; on se
 with DOLFINx 0.5 and later.
 """
 
+import inspect
+
 import numpy as np
 import ufl
 from dolfinx import fem, mesh
@@ -20,10 +22,9 @@ from consolve.solvers import attach_grid  # the import also registers -pc_type c
 
 def linear_problem(a: ufl.Form, L: ufl.Form, bcs: list, options: dict) -> LinearProblem:
     """``LinearProblem``, which asks for a prefix of the options from DOLFINx 0.10 on."""
-    try:
-        return LinearProblem(a, L, bcs=bcs, petsc_options=options, petsc_options_prefix="poisson_")
-    except TypeError:
-        return LinearProblem(a, L, bcs=bcs, petsc_options=options)
+    new = "petsc_options_prefix" in inspect.signature(LinearProblem).parameters
+    prefix = {"petsc_options_prefix": "poisson_"} if new else {}
+    return LinearProblem(a, L, bcs=bcs, petsc_options=options, **prefix)
 
 
 def function_space(domain: mesh.Mesh) -> fem.FunctionSpace:
