@@ -18,6 +18,7 @@ die() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
 debian_packages=(
     python3-venv python3-pip python3-petsc4py-real python3-mpi4py openmpi-bin
     python3-dolfinx-real python3-h5py
+    gcc g++ pkg-config libpython3-dev # the plugin and example programs; PETSc's headers come with dolfinx
 )
 
 install_debian_packages() {

@@ -227,9 +227,9 @@ static int load_bootstrap(AnyFunction petsc_initialize)
   if (builtins && functions) answer = py.PyObject_CallMethod(builtins, "exec", "sO", CONSOLVE_BOOTSTRAP, functions);
   code = report(answer);
   if (!code)
-    code = report(py.PyObject_CallFunction(py.PyDict_GetItemString(functions, "start"), "Kiss",
-                                           (unsigned long long)(uintptr_t)petsc_initialize, started_python,
-                                           CONSOLVE_VERSION, CONSOLVE_PATHS));
+    code = report(py.PyObject_CallFunction(py.PyDict_GetItemString(functions, "start"), "Kss",
+                                           (unsigned long long)(uintptr_t)petsc_initialize, CONSOLVE_VERSION,
+                                           CONSOLVE_PATHS));
   if (builtins) py.Py_DecRef(builtins);
   if (!code) bootstrap = functions; /* kept for good */
   else if (functions) py.Py_DecRef(functions);

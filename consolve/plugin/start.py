@@ -9,18 +9,11 @@ import sys
 from pathlib import Path
 
 
-def start(petsc: int, embedded: bool) -> str | None:
+def start(petsc: int) -> str | None:
     """Import ``consolve.solvers`` for the PETSc whose ``PetscInitialize`` is at the address ``petsc``.
 
     Importing a petsc4py that is linked with another PETSc would start that one too, in a process that has
     initialised MPI already, and end in a crash; so it is looked at before it is imported.
-
-    Parameters
-    ----------
-    petsc
-        The address.
-    embedded
-        Whether the plugin has started this Python in a program of another language.
 
     Returns
     -------
@@ -45,8 +38,7 @@ def start(petsc: int, embedded: bool) -> str | None:
             "program's PETSc, or name a Python that has one by CONSOLVE_PYTHON"
         )
     try:
-        if embedded:
-            _import_h5py()
+        _import_h5py()
         import consolve.solvers  # noqa: F401
     except Exception as error:
         return f"{python} cannot import consolve.solvers: {type(error).__name__}: {error}"
@@ -56,9 +48,11 @@ def start(petsc: int, embedded: bool) -> str | None:
 def _import_h5py() -> None:
     """Import h5py so that it uses the HDF5 that it brings with it.
 
-    PETSc may be linked with another HDF5.  In a compiled program the symbols of PETSc's libraries are global
-    and would else be found first.
+    PETSc may be linked with another HDF5.  In a compiled program, and in Python where someone has opened
+    libraries for all, the symbols of that one are global and would else be found first.
     """
+    if "h5py" in sys.modules:
+        return
     import numpy  # noqa: F401  (before the flags change: they are for h5py alone)
 
     flags = sys.getdlopenflags()
