@@ -18,23 +18,31 @@ def raise_together(comm: Any, error: Exception | None) -> None:
     error
         This rank's error, if it has one.
     """
+    chosen = _error_of_all(comm, error)
+    try:
+        if chosen is not None:
+            raise chosen
+    finally:
+        # Else the error, its traceback and this frame would hold each other, and with them the PETSc objects
+        # of the callers: some ranks would let these go later than others, who wait for them at the end.
+        del chosen, error
+
+
+def _error_of_all(comm: Any, error: Exception | None) -> Exception | None:
     if comm is None or comm.size == 1:
-        if error is not None:
-            raise error
-        return
+        return error
     from mpi4py import MPI
 
     rank = comm.allreduce(comm.size if error is None else comm.rank, MPI.MIN)
     if rank == comm.size:
-        return
+        return None
     kind, text = comm.bcast((type(error), str(error)) if comm.rank == rank else None, rank)
-    if comm.rank == rank and error is not None:
-        raise error
+    if comm.rank == rank:
+        return error
     try:
-        other: Exception = kind(text)
+        return kind(text)
     except TypeError:  # an error class with arguments of its own
-        other = RuntimeError(f"{kind.__name__}: {text}")
-    raise other
+        return RuntimeError(f"{kind.__name__}: {text}")
 
 
 @contextmanager
@@ -48,4 +56,7 @@ def together(comm: Any) -> Iterator[None]:
         yield
     except Exception as fault:
         error = fault
-    raise_together(comm, error)
+    try:
+        raise_together(comm, error)
+    finally:
+        del error  # see raise_together
