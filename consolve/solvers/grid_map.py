@@ -22,7 +22,7 @@ from consolve.solvers.collective import raise_together, together
 from consolve.solvers.errors import MatrixError, OptionError
 from consolve.solvers.exchange import first_shared_cell
 from consolve.solvers.local_matrix import communicator
-from consolve.solvers.petsc import PETSc, wrap_pointer
+from consolve.solvers.petsc import PETSc, row_range, wrap_pointer
 from consolve.solvers.tensor_grid import cells_of_points
 
 __all__ = ["GridMap", "attach_grid", "find_grid", "parse_grid", "read_cell_types"]
@@ -144,7 +144,7 @@ def attach_grid(
     shape = tuple(int(n) for n in (grid.shape if isinstance(grid, GridOperator) else grid))
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ValueError(f"a grid has 2 or 3 positive sizes, got {shape}")
-    (local, rows), (start, stop) = mat.getSizes()[0], mat.getOwnershipRange()
+    (local, rows), (start, stop) = mat.getSizes()[0], row_range(mat)
     if cells is None:
         if isinstance(grid, GridOperator) and grid.unknowns == rows:
             cells = grid.cells[start:stop]
@@ -185,12 +185,12 @@ def _all_cells(mat: PETSc.Mat, shape: tuple[int, ...], origin: str) -> GridMap:
             f"{origin}: the grid {_size(shape)} has {count} cells, the matrix {rows} rows; sizes are "
             "NX,NY[,NZ], one row for each cell (where rows number fluid cells only, use -pc_cnn_mask FILE)"
         )
-    start, stop = mat.getOwnershipRange()
+    start, stop = row_range(mat)
     return GridMap(shape, np.arange(start, stop, dtype=_cell_type(mat, shape)), origin)
 
 
 def _from_mask(mat: PETSc.Mat, path: str | Path) -> GridMap:
-    shape, cells = fluid_cells(path, communicator(mat), *mat.getOwnershipRange())
+    shape, cells = fluid_cells(path, communicator(mat), *row_range(mat))
     return GridMap(shape, cells.astype(_cell_type(mat, shape), copy=False), f"-pc_cnn_mask {path}")
 
 

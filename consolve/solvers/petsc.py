@@ -100,6 +100,20 @@ def dot_products(x: PETSc.Vec, others: Sequence[PETSc.Vec]) -> NDArray[np.float6
     return result
 
 
+def row_range(mat: PETSc.Mat) -> tuple[int, int]:
+    """First row of this rank, and one past its last; collective.
+
+    ``MatGetOwnershipRange``, except where PETSc 3.18 forgets it: in what MatConvert makes of a parallel AIJ
+    matrix for the type ``sell``.
+    """
+    start, stop = mat.getOwnershipRange()
+    rows = mat.getLocalSize()[0]
+    if mat.comm.size == 1 or mat.getType() != "mpisell":
+        return start, stop
+    last = mat.comm.tompi4py().scan(rows)
+    return last - rows, last
+
+
 def support_only_true_residual(ksp: PETSc.KSP) -> None:
     """Let ``ksp`` offer the unpreconditioned norm, or none; another is then an error of PETSc's."""
     norm, side = PETSc.KSP.NormType, PETSc.PC.Side

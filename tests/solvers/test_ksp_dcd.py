@@ -300,7 +300,7 @@ class TestPetscRules:
     @pytest.mark.parametrize("proposals", ["none", "jacobi", "residual", "zero"])
     def test_negative_definite_matrix(self, problems, system, proposals):
         """As plain CG, dcd takes -A; one KSP may then get A again."""
-        A, mat, b = system
+        A, _, b = system
         pc = {"residual": Shell(lambda r: r), "zero": Shell(lambda r: 0 * r)}.get(proposals, proposals)
         ksp = problems.ksp(problems.matrix(-A), "dcd", pc)
         for matrix in (-A, A, -A):
