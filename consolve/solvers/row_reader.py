@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.pde.arrays import zeros
-from consolve.solvers import lump_kernels, row_kernels
+from consolve.solvers import lump_kernels, row_kernels, wrap_kernels
 from consolve.solvers import stencil_kernels as kernels
 from consolve.solvers.collective import raise_together
 from consolve.solvers.exchange import CellDirectory, Messages
@@ -151,7 +151,7 @@ class RowReader:
         real box stencils use both diagonals alike.
         """
         wraps, diagonals = np.zeros(3, np.int64), np.zeros((2, 3, 2), np.int64)
-        row_kernels.wrapping_couplings(*self._csr, self._cells, self._shape, wraps, diagonals)
+        wrap_kernels.wrapping_couplings(*self._csr, self._cells, self._shape, wraps, diagonals)
         if self._comm is not None:
             from mpi4py import MPI
 

@@ -143,12 +143,28 @@ def test_a_small_shift_is_kept(problems):
     np.testing.assert_allclose(stencil.operator.dirichlet[stencil.operator.active], 1e-9, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["seqsbaij", "seqdense", "seqbaij"])
+@pytest.mark.parametrize("kind", ["seqsbaij", "seqdense", "seqbaij", "seqsell", "is"])
 def test_other_types_are_converted(problems, kind):
     operator = problems.operator((5, 4), "open")
     mat = problems.matrix(operator.to_csr("all"))
     mat.setOption(PETSc.Mat.Option.SYMMETRIC, True)
     stencil = read_stencil(mat.convert(kind, PETSc.Mat()), all_cells((5, 4)))
+    np.testing.assert_array_equal(stencil.operator.face_coefficient[0], operator.face_coefficient[0])
+
+
+@pytest.mark.parametrize("kind", ["mpiaij", "nest"])
+def test_parallel_types_on_one_rank(problems, kind):
+    operator = problems.operator((5, 4), "open")
+    csr = operator.to_csr("all")
+    if kind == "nest":
+        parts = slice(0, 12), slice(12, 20)
+        blocks = [[problems.matrix(csr[rows][:, columns]) for columns in parts] for rows in parts]
+        mat = PETSc.Mat().createNest(blocks, comm=PETSc.COMM_SELF)
+        mat.assemble()
+    else:
+        mat = problems.matrix(csr).convert(kind, PETSc.Mat())
+    assert mat.getType() == kind
+    stencil = read_stencil(mat, all_cells((5, 4)))
     np.testing.assert_array_equal(stencil.operator.face_coefficient[0], operator.face_coefficient[0])
 
 
