@@ -197,7 +197,7 @@ def test_a_file_that_one_rank_cannot_read_is_an_error_on_all(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
     seen = [line.split("|")[1:] for line in done.stdout.splitlines() if line.startswith("SAW")]
     assert done.returncode == 0 and len(seen) == 6, done.stdout + done.stderr
