@@ -18,6 +18,7 @@ from consolve.learned import cycle_kernels, setup_kernels
 from consolve.learned.coarsest import DirectSolve
 from consolve.learned.components import closed_components
 from consolve.learned.distributed_level import DistributedLevel
+from consolve.learned.exchange_kernels import box_around
 from consolve.learned.hierarchy import EXTREME, Hierarchy, LevelBuilder, LevelFacts, vanishes
 from consolve.learned.multilevel import powers_of_two
 from consolve.learned.partition import Partition, partition_of_rows
@@ -98,11 +99,7 @@ class DistributedMultilevel:
 
     def _bounds(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
         """(size, 2, 3): box around the cells of each rank's rows."""
-        mine = np.zeros((2, 3), np.int64)
-        if cells.size:
-            where = np.unravel_index(cells, self.shape)
-            mine[0] = [w.min() for w in where]
-            mine[1] = [w.max() + 1 for w in where]
+        mine = box_around(cells, *self.shape[1:])
         if self.comm is None:
             return mine[None]
         everyone = np.empty((self._size, 2, 3), np.int64)
@@ -175,11 +172,11 @@ class DistributedMultilevel:
         largest = self._maximum(max(float(f.max(initial=0)) for f in coefficients))
         most_fixed = self._maximum(float(operator.dirichlet.max(initial=0)))
         self.scale = largest if largest > 0 else max(most_fixed, 1e-300)
-        faces = [self._volume(1 / self.scale * f) for f in coefficients]
+        faces = [self._volume(f, 1 / self.scale) for f in coefficients]
         if len(faces) == 2:
             faces.insert(0, np.zeros((1, 1, 1), np.float32))
-        fixed = self._volume(1 / self.scale * operator.dirichlet)
-        active = self._volume(operator.active) > 0
+        fixed = self._volume(operator.dirichlet, 1 / self.scale)
+        active = self._volume(operator.active, 1.0) > 0
         rows.set_active(active)
         number, self.closed = closed_components(self.comm, faces, fixed, active, self._own, self._finest)
         self._find_groups(number)
@@ -193,11 +190,11 @@ class DistributedMultilevel:
             raise ValueError(EXTREME)
         self.setups += 1
 
-    def _volume(self, values: NDArray) -> NDArray[np.float32]:
-        """A value of each row in the volume of box and halo."""
+    def _volume(self, values: NDArray, scale: float) -> NDArray[np.float32]:
+        """``scale`` times a value of each row in the volume of box and halo."""
         volume = np.zeros((0, 0, 0) if self._volumes is None else self._volumes.shape, np.float32)
         assert self._rows is not None
-        self._rows.to_volume(values, volume)
+        self._rows.to_volume(values, scale, volume)
         self._finest.run(volume, volume)
         return volume
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.learned import cycle_kernels as kernels
+from consolve.learned.exchange_kernels import count_unknowns
 from consolve.learned.hierarchy import LevelBuilder, Volumes
 from consolve.learned.layout import ARRAYS
 from consolve.learned.partition import Partition, halve
@@ -258,10 +259,8 @@ class DistributedLevel:
         """Cells of this rank's own box that take part."""
         if self.layout is None:
             return 0
-        box = [np.arange(a, b) for a, b in zip(self._begin, self._end)]
-        i, j, k = np.meshgrid(*box, indexing="ij", sparse=True)
-        at = self.layout.positions(*(x + low for x, low in zip((i, j, k), self.layout.low)))
-        return int(np.count_nonzero(self.arrays["diagonal"].reshape(-1)[at]))
+        n0, n1, _ = self.layout.shape
+        return int(count_unknowns(self.arrays["diagonal"], n0, n1, self._begin, self._end))
 
     @property
     def bytes(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.learned import cycle_kernels
+from consolve.learned import exchange_kernels as kernels
 from consolve.learned.layout import runs_of
 from consolve.learned.partition import Partition
 from consolve.learned.transfer import SplitArrays, Traffic
@@ -45,23 +46,28 @@ class RowExchange:
     ) -> None:
         self._comm, self._layout, self._traffic = comm, layout, traffic
         rank = 0 if comm is None else comm.rank
-        owner = partition.owner(np.array(np.unravel_index(cells, shape)))
-        here = owner == rank
-        self._outside = np.int32(0 if layout is None else np.prod(layout.shape))
-        self._local = np.full(cells.size, self._outside, np.int32)
+        outside = 0 if layout is None else int(np.prod(layout.shape))
+        self._outside = np.int32(outside)
+        self._local = np.full(cells.size, outside, np.int32)
+        moved = cells.size
+        if layout is not None:
+            low = np.array(layout.low)
+            moved = kernels.locate(
+                cells, *shape[1:], partition.boxes[rank], low, *layout.shape[1:], outside, self._local
+            )
+        self._rows = np.flatnonzero(self._local == outside) if moved else np.empty(0, np.int64)
+        owner = partition.owner(np.array(np.unravel_index(cells[self._rows], shape)))
+        order = np.argsort(owner, kind="stable")
+        self._rows, owner = self._rows[order], owner[order]
         self._place: NDArray[np.int64] = np.empty(0, np.int64)
         self._split: NDArray[np.int64] = np.empty(0, np.int64)
-        if layout is not None and here.any():
-            self._local[here] = self._positions(np.array(np.unravel_index(cells[here], shape)))
-        self._rows = np.flatnonzero(~here)
-        self._rows = self._rows[np.argsort(owner[self._rows], kind="stable")]
         self._requests: tuple[list[Any], list[Any]] = ([], [])
         self._out = np.empty(self._rows.size, np.float32)
         self._in = np.empty(0, np.float32)
         self._runs = np.empty((0, 4), np.int32)
         if comm is None or comm.size == 1:
             return
-        sent = np.bincount(owner[self._rows], minlength=comm.size)
+        sent = np.bincount(owner, minlength=comm.size)
         received = np.empty_like(sent)
         comm.Alltoall(sent, received)
         theirs = np.empty(received.sum(), np.int64)
@@ -102,13 +108,13 @@ class RowExchange:
         arrays = (self._local, self._rows, self._place, self._split, self._out, self._in, self._runs)
         return sum(a.nbytes for a in arrays)
 
-    def to_volume(self, values: NDArray, volume: NDArray[np.float32]) -> None:
-        """Put a value of each row (cast to float32) into its cell of a volume; collective."""
+    def to_volume(self, values: NDArray, scale: float, volume: NDArray[np.float32]) -> None:
+        """Put ``scale`` times a value of each row, as float32, into its cell of a volume; collective."""
         flat = volume.reshape(-1)
-        here = self._local < self._outside
-        flat[self._local[here]] = values[here]
-        self._out[:] = values[self._rows]
-        self._exchange(0)
+        kernels.fill_volume(values, scale, self._local, self._outside, flat)
+        self._out[:] = scale * values[self._rows]
+        self._start(0)
+        self._finish(0)
         flat[self._place] = self._in
 
     def from_volume(self, volume: NDArray[np.int32], rows: NDArray[np.int32]) -> None:
@@ -147,10 +153,6 @@ class RowExchange:
             cycle_kernels.gather(x, self._runs, scale, z, n0, n1, threads)
         self._finish(1)
         z[self._rows] = scale * self._out.astype(np.float64)
-
-    def _exchange(self, direction: int) -> None:
-        self._start(direction)
-        self._finish(direction)
 
     def _start(self, direction: int) -> None:
         if self._requests[direction]:

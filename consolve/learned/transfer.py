@@ -125,6 +125,18 @@ def _copy_box_split(source, s1, s_pad, si, sj, sh, target, t1, t_pad, ti, tj, th
 
 
 @njit(**OPTIONS)
+def _copy_box_volume(source, s1, s2, si, sj, sk, target, t1, t2, ti, tj, tk, n0, n1, n2):
+    """Copy a box between plain volumes."""
+    a, b = source.reshape(-1), target.reshape(-1)
+    for i in range(n0):
+        for j in range(n1):
+            row_a = a[((si + i) * s1 + sj + j) * s2 + sk :]
+            row_b = b[((ti + i) * t1 + tj + j) * t2 + tk :]
+            for k in range(n2):
+                row_b[k] = row_a[k]
+
+
+@njit(**OPTIONS)
 def _copy_box_natural(source, s1, s_pad, si, sj, sk, target, t1, t_pad, ti, tj, tk, n0, n1, n2):
     """Copy a box from a colour-split array to framed rows; sk is even."""
     for i in range(n0):
@@ -304,6 +316,11 @@ def _cells(low: NDArray, high: NDArray) -> tuple[NDArray, NDArray, NDArray]:
 
 def _box_copy(source: Arrays, target: Arrays, low: NDArray, high: NDArray) -> tuple[Any, ...] | None:
     """Kernel and arguments that copy a box row by row, where the layouts allow it."""
+    if isinstance(source, VolumeArrays) and isinstance(target, VolumeArrays):
+        begins = low - np.array(source.low), low - np.array(target.low)
+        return (
+            _copy_box_volume, (*source.shape[1:], *begins[0]), (*target.shape[1:], *begins[1]), high - low
+        )  # fmt: skip
     if not isinstance(source, SplitArrays) or isinstance(target, VolumeArrays):
         return None
     (si, sj, sk), (ti, tj, tk) = low - np.array(source.low), low - np.array(target.low)

@@ -25,6 +25,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from consolve import solver_options
 from consolve.solvers import events, live_contexts
@@ -58,6 +59,8 @@ class PCCNN:
     ----------
     model, grid, mask, threads, gathered_cells
         As the options ``-pc_cnn_*``; a change takes effect at the next ``setUp``.
+    coordinates
+        (local rows, dim), from PCSetCoordinates.
     setups
         Number of times that the network was set up or updated.
     """
@@ -68,6 +71,7 @@ class PCCNN:
         self.mask: str | Path | None = None
         self.threads: int | None = None
         self.gathered_cells = GATHERED_CELLS
+        self.coordinates: NDArray[np.float64] | None = None
         self._served = Network()
         self.setups = 0
         self._null_space: PETSc.NullSpace | None = None
@@ -135,7 +139,7 @@ class PCCNN:
         try:
             check_matrix(pmat, parallel=True)
             self._comm = mpi_communicator(pmat)
-            grid = find_grid(pmat, pc.getDM(), self.grid, self.mask)
+            grid = find_grid(pmat, pc.getDM(), self.grid, self.mask, self.coordinates)
             stencil = read_stencil(pmat, grid, singular=self._null_space is not None)
         except MatrixError as error:
             raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
