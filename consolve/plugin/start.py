@@ -42,6 +42,11 @@ def start(petsc: int) -> str | None:
         import consolve.solvers  # noqa: F401
     except Exception as error:
         return f"{python} cannot import consolve.solvers: {type(error).__name__}: {error}"
+    from petsc4py import PETSc
+
+    scalar = PETSc.ScalarType().dtype.name
+    if scalar != "float64":
+        return f"the program's PETSc {library_at(petsc)} computes in {scalar}; consolve needs one for float64"
     return None
 
 

@@ -1,7 +1,9 @@
 """Python programs that nobody touched take the types from PETSC_OPTIONS alone."""
 
+import ctypes
 import sys
 
+import numpy as np
 import pytest
 
 pytest.importorskip("petsc4py")
@@ -74,6 +76,17 @@ def test_consolve_that_cannot_be_imported_is_an_error(options, run_program, tmp_
     done = run_program(sys.executable, PROGRAM_PY, options=options, PYTHONPATH=str(tmp_path))
     assert done.code == 1 and "petsc4py.PETSc.Error: error code 76" in done.err
     assert "cannot import consolve.solvers: ImportError: broken on purpose" in done.err
+
+
+def test_petsc_of_another_precision_is_refused(monkeypatch):
+    from petsc4py import PETSc
+
+    from consolve.plugin.start import start
+
+    address = ctypes.cast(ctypes.CDLL(PETSc.__file__).PetscInitialize, ctypes.c_void_p).value
+    assert start(address) is None
+    monkeypatch.setattr(PETSc, "ScalarType", np.complex128)
+    assert "computes in complex128; consolve needs one for float64" in start(address)
 
 
 DOLFINX = """
