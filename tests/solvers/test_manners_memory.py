@@ -57,7 +57,7 @@ def one_round(number: int) -> None:
 def own_objects() -> int:
     """Objects of our classes that are alive."""
     gc.collect()
-    return sum(type(thing).__module__.startswith("consolve.") for thing in gc.get_objects())
+    return sum(str(type(thing).__module__).startswith("consolve.") for thing in gc.get_objects())
 
 
 def growth(rounds: int, warm_up: int) -> tuple[float, float]:
@@ -92,7 +92,7 @@ def test_nothing_stays_after_three_hundred_rounds():
     assert resident < 6000, "a vector of the largest system takes 8 kB of a round's mean"
     assert python < 1000  # strings in the interpreter's caches come and go
     assert own_objects() == ours
-    assert live_contexts._pointers == live and options._helped == helped
+    assert live_contexts._pointers <= live and options._helped == helped
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_nothing_stays_after_ten_thousand_rounds():
     live = set(live_contexts._pointers)
     resident, python = growth(10_000, 300)
     assert resident < 200 and python < 1000
-    assert live_contexts._pointers == live
+    assert live_contexts._pointers <= live
 
 
 def test_contexts_are_freed_with_their_solvers():

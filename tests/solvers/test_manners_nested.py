@@ -87,23 +87,15 @@ class TestMultigrid:
         }
         ksp = PETSc.KSP().create(SELF)
         ksp.setOptionsPrefix("nest_")
-        if galerkin == "none":
-            ksp.setDM(dm)
-            ksp.setComputeOperators(lambda ksp, J, P: fill(ksp.getDM(), P))
-            A = csr_of(dirichlet_laplacian(dm))
-        else:
-            ksp.setDM(dm)
-            ksp.setDMActive(False)
-            mat = dirichlet_laplacian(dm)
-            ksp.setOperators(mat)
-            A = csr_of(mat)
+        ksp.setDM(dm)
+        ksp.setComputeOperators(lambda ksp, J, P: fill(ksp.getDM(), P))
+        A = csr_of(dirichlet_laplacian(dm))
         with Database("nest_", **options):
             ksp.setFromOptions()
             b = dm.createGlobalVec()
             b.array_w[:] = noise(289)
             x = b.duplicate()
-            if galerkin == "none":
-                ksp.setComputeRHS(lambda ksp, vector: b.copy(vector))
+            ksp.setComputeRHS(lambda ksp, vector: b.copy(vector))
             ksp.solve(b, x)
         smooth = ksp.getPC().getMGSmoother(1)
         assert smooth.getPC().getType() == "cnn" and ksp.getConvergedReason() > 0
