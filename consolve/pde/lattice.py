@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from consolve.pde import lattice_kernels as kernels
+from consolve.pde.lattice_points import BOX, SIMPLEX, STAR
 
 SIGNIFICANT = 1e-10
 """A coupling under this fraction of both its rows' diagonals is none: round-off of finite elements."""
@@ -26,14 +27,16 @@ SPARSEST = 8
 
 _SEEDS, _BUDGET = 3, 12
 """Searches of one kind, and looks at each row in one of them, before a kind is given up."""
+_LARGE = 100_000
+"""Rows from which a part is searched once: again would take as long as a solve."""
 
 _MODES = (
-    (2, kernels.STAR, 4),
-    (3, kernels.STAR, 6),
-    (2, kernels.SIMPLEX, 6),
-    (2, kernels.BOX, 8),
-    (3, kernels.SIMPLEX, 14),
-    (3, kernels.BOX, 26),
+    (2, STAR, 4),
+    (3, STAR, 6),
+    (2, SIMPLEX, 6),
+    (2, BOX, 8),
+    (3, SIMPLEX, 14),
+    (3, BOX, 26),
 )
 """Dimension, kind of neighbours, greatest degree: in the order in which they are tried."""
 
@@ -183,18 +186,21 @@ class _Search:
         largest = int(degree.max())
         inside = own[np.argsort(-degree, kind="stable")]
         inside = inside[: max(_SEEDS, np.count_nonzero(degree == largest))]
-        seeds = dict.fromkeys(int(inside[inside.size * q // _SEEDS]) for q in range(_SEEDS))
-        budget = _BUDGET * own.size + 200_000
+        count = _SEEDS if own.size < _LARGE else 1
+        seeds = dict.fromkeys(int(inside[inside.size * q // count]) for q in range(count))
+        budget = _BUDGET * min(own.size, _LARGE) + 3 * own.size + 200_000
         outcome = kernels.IMPOSSIBLE
         for ndim, kind, most in _MODES:
-            if largest > most or (kind != kernels.STAR and outcome == kernels.GIVEN_UP):
+            if largest > most:
+                continue
+            if outcome == kernels.GIVEN_UP and (kind != STAR or own.size >= _LARGE):
                 continue
             for seed in seeds:
                 outcome, _ = kernels.place_component(
                     seed, *self.graph, ndim, kind, budget, self.placed, self.point, *self.memory
                 )
                 if outcome == kernels.PLACED:
-                    if kind == kernels.SIMPLEX:
+                    if kind == SIMPLEX:
                         self.point[own, 3 - ndim :] = _upright(self.point[own, 3 - ndim :])
                     return kind
                 if outcome == kernels.IMPOSSIBLE:

@@ -1,70 +1,31 @@
 """Numba kernels that place the vertices of a graph on the integer lattice, so that each edge joins lattice
 neighbours and no two vertices share a point.
 
-Three kinds of neighbours, after the stencils that have them:
-
-STAR
-    One step along one axis: 5 and 7 points.
-SIMPLEX
-    Steps (0 or 1) along all axes at once, or their negatives: triangles with one diagonal a square, the six
-    tetrahedra of a cube around one diagonal; 7 and 15 points.
-BOX
-    At most one step along each axis: 9 and 27 points.
-
-The search places what is forced, in the order of a breadth-first
-sweep; where nothing is forced it guesses, and takes guesses back when a vertex has no place left.
+The kinds of neighbours are those of lattice_points.  The search places what is forced, in the order of a
+breadth-first sweep; where nothing is forced it guesses, and takes guesses back when a vertex has no place left.
 """
 
 import numpy as np
 from numba import njit
 
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+from consolve.pde.lattice_points import (
+    BOX,
+    REACH,
+    STAR,
+    are_neighbours,
+    is_occupied,
+    key_of,
+    points_around,
+    slot_of,
+)
 
-STAR, SIMPLEX, BOX = range(3)
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 PLACED, IMPOSSIBLE, GIVEN_UP = range(3)
 """Outcomes of a search: all placed, no placement exists, or the budget is spent."""
 
 _SCANNED = 256
 """Waiting vertices that are looked at before a guess."""
-_REACH = 1 << 20
-"""Coordinates stay below this in magnitude, so that three of them fit into one key."""
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-
-
-@njit(inline="always")
-def _key(i, j, k):
-    return ((i + _REACH) << 42) | ((j + _REACH) << 21) | (k + _REACH)
-
-
-@njit(**_OPTIONS)
-def _slot(keys, key):
-    """Where ``key`` stands in the open hash table ``keys``, or where it would go; empty slots are -1.
-
-    A tile of 4 x 4 points stands together, so that a sweep stays in the cache.
-    """
-    mask = keys.size - 1
-    tile = np.uint64((key >> 2) & ~(np.int64(3) << 19))
-    at = (np.int64((tile * _MULTIPLIER) >> np.uint64(20)) << 4) + ((key >> 19) & 12) + (key & 3)
-    at &= mask
-    while keys[at] != -1 and keys[at] != key:
-        at = (at + 1) & mask
-    return at
-
-
-@njit(inline="always")
-def _are_neighbours(di, dj, dk, kind):
-    """Whether a step that is at most 1 along each axis joins neighbours."""
-    if kind == STAR:
-        return abs(di) + abs(dj) + abs(dk) == 1
-    if kind == SIMPLEX and min(di, dj, dk) < 0 and max(di, dj, dk) > 0:
-        return False
-    return di != 0 or dj != 0 or dk != 0
-
-
-@njit(inline="always")
-def _occupied(keys, i, j, k):
-    return keys[_slot(keys, _key(i, j, k))] != -1
 
 
 @njit(**_OPTIONS)
@@ -77,19 +38,6 @@ def _close_square(indptr, indices, u, p, q):
                 if indices[b] == s:
                     return True
     return False
-
-
-@njit(**_OPTIONS)
-def _points_around(keys, i, j, k, ndim, kind):
-    """Number of occupied lattice neighbours of a point."""
-    count = 0
-    deep = 1 if ndim == 3 else 0
-    for di in range(-deep, deep + 1):
-        for dj in range(-1, 2):
-            for dk in range(-1, 2):
-                if _are_neighbours(di, dj, dk, kind):
-                    count += _occupied(keys, i + di, j + dj, k + dk)
-    return count
 
 
 @njit(**_OPTIONS)
@@ -109,23 +57,27 @@ def _goes_back(indptr, indices, placed, point, u, i, j, k):
 
 
 @njit(**_OPTIONS)
-def _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, kind, out):
+def _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, kind, out, near):
     """Points where vertex ``u`` can go, into ``out`` (27, 3); returns (how many, placed neighbours).
+
+    Fills ``near`` (27, 3) with the points of the placed neighbours.
 
     Necessary conditions only: beside all placed neighbours, free, at right angles where a 4-cycle says so
     (else: with no other placed vertex around).  Mirror images in an axis along which nothing has been
     placed yet (``beyond`` is 0 there) count once.
     """
-    i0 = j0 = k0 = -_REACH + 2
-    i1 = j1 = k1 = _REACH - 2
+    i0 = j0 = k0 = -REACH + 2
+    i1 = j1 = k1 = REACH - 2
     beside = 0
     for q in range(indptr[u], indptr[u + 1]):
         p = indices[q]
         if placed[p]:
+            i, j, k = point[p, 0], point[p, 1], point[p, 2]
+            near[beside, 0], near[beside, 1], near[beside, 2] = i, j, k
             beside += 1
-            i0, i1 = max(i0, point[p, 0] - 1), min(i1, point[p, 0] + 1)
-            j0, j1 = max(j0, point[p, 1] - 1), min(j1, point[p, 1] + 1)
-            k0, k1 = max(k0, point[p, 2] - 1), min(k1, point[p, 2] + 1)
+            i0, i1 = max(i0, i - 1), min(i1, i + 1)
+            j0, j1 = max(j0, j - 1), min(j1, j + 1)
+            k0, k1 = max(k0, k - 1), min(k1, k + 1)
     if beside == 0:
         return 0, 0
     if ndim == 2:
@@ -146,16 +98,13 @@ def _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, kind, out
                     continue
                 fits = True
                 if kind != BOX:
-                    for q in range(indptr[u], indptr[u + 1]):
-                        p = indices[q]
-                        if placed[p] and not _are_neighbours(
-                            i - point[p, 0], j - point[p, 1], k - point[p, 2], kind
-                        ):
+                    for q in range(beside):
+                        if not are_neighbours(i - near[q, 0], j - near[q, 1], k - near[q, 2], kind):
                             fits = False
                             break
-                if not fits or _occupied(keys, i, j, k):
+                if not fits or is_occupied(keys, i, j, k):
                     continue
-                if kind != STAR and _points_around(keys, i, j, k, ndim, kind) != beside:
+                if kind != STAR and points_around(keys, i, j, k, ndim, kind) != beside:
                     continue
                 out[count, 0], out[count, 1], out[count, 2] = i, j, k
                 count += 1
@@ -180,14 +129,14 @@ def _rank(u, indptr, indices, placed, point, keys, ndim, kind, beside, count, ou
     tidy = 0
     for c in range(count):
         i, j, k = out[c, 0], out[c, 1], out[c, 2]
-        if kind != STAR or _points_around(keys, i, j, k, ndim, kind) == beside:
+        if kind != STAR or points_around(keys, i, j, k, ndim, kind) == beside:
             tidy += 1
             score[c] -= 100
         for a in range(indptr[u], indptr[u + 1]):
             p = indices[a]
             if placed[p]:
                 score[c] += abs(i - point[p, 0]) + abs(j - point[p, 1]) + abs(k - point[p, 2])
-                if _occupied(keys, 2 * point[p, 0] - i, 2 * point[p, 1] - j, 2 * point[p, 2] - k):
+                if is_occupied(keys, 2 * point[p, 0] - i, 2 * point[p, 1] - j, 2 * point[p, 2] - k):
                     score[c] -= 10
     order = np.argsort(score, kind="mergesort")
     out[:count] = out[:count][order]
@@ -200,8 +149,8 @@ def _put(v, where, placed, point, keys, beyond, trail, length):
     for axis in range(3):
         point[v, axis] = where[axis]
         beyond[axis] += where[axis] != 0
-    key = _key(where[0], where[1], where[2])
-    keys[_slot(keys, key)] = key
+    key = key_of(where[0], where[1], where[2])
+    keys[slot_of(keys, key)] = key
     trail[length] = v
 
 
@@ -211,11 +160,11 @@ def _take(v, placed, point, keys, beyond):
     placed[v] = False
     for axis in range(3):
         beyond[axis] -= point[v, axis] != 0
-    keys[_slot(keys, _key(point[v, 0], point[v, 1], point[v, 2]))] = -1
+    keys[slot_of(keys, key_of(point[v, 0], point[v, 1], point[v, 2]))] = -1
 
 
 @njit(**_OPTIONS)
-def _push_around(v, indptr, indices, placed, waits, queued, queue, head, count):
+def _push_around(v, indptr, indices, placed, waits, queued, queue, head, count, waiting_size):
     """Queue v's unplaced neighbours, and those of its placed neighbours that wait; returns the new count."""
     size = queue.size
     for a in range(indptr[v], indptr[v + 1]):
@@ -226,6 +175,8 @@ def _push_around(v, indptr, indices, placed, waits, queued, queue, head, count):
                 queue[(head + count) % size] = u
                 count += 1
             continue
+        if waiting_size == 0:
+            continue
         for b in range(indptr[u], indptr[u + 1]):
             w = indices[b]
             if waits[w] and not placed[w] and not queued[w]:
@@ -233,6 +184,15 @@ def _push_around(v, indptr, indices, placed, waits, queued, queue, head, count):
                 queue[(head + count) % size] = w
                 count += 1
     return count
+
+
+@njit(inline="always")
+def _let_wait(v, waits, waiting, size):
+    if not waits[v]:
+        waits[v] = True
+        waiting[size] = v
+        size += 1
+    return size
 
 
 @njit(**_OPTIONS)
@@ -272,10 +232,13 @@ def place_component(seed, indptr, indices, ndim, kind, budget, placed, point, ke
     guesses, guess_size = np.empty((64, 3), np.int64), 0  # vertex, length of the trail before, choice taken
     beyond = np.zeros(3, np.int64)
     out, best_out = np.empty((27, 3), np.int64), np.empty((27, 3), np.int64)
+    near = np.empty((27, 3), np.int64)
     length, work = 0, 0
     _put(seed, np.zeros(3, np.int64), placed, point, keys, beyond, trail, length)
     length = 1
-    queue_size = _push_around(seed, indptr, indices, placed, waits, queued, queue, head, queue_size)
+    queue_size = _push_around(
+        seed, indptr, indices, placed, waits, queued, queue, head, queue_size, waiting_size
+    )
     outcome = PLACED
     while True:
         stuck = False
@@ -286,18 +249,23 @@ def place_component(seed, indptr, indices, ndim, kind, budget, placed, point, ke
             if placed[u]:
                 continue
             work += 1
-            count, beside = _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, kind, out)
-            if count != 1 and not waits[u]:
-                waits[u] = True
-                waiting[waiting_size] = u
-                waiting_size += 1
+            count, beside = _candidates(
+                u, indptr, indices, placed, point, keys, beyond, ndim, kind, out, near
+            )
+            if count != 1:
+                waiting_size = _let_wait(u, waits, waiting, waiting_size)
             if count == 0:
                 stuck = True
                 break
             if count == 1:
                 _put(u, out[0], placed, point, keys, beyond, trail, length)
                 length += 1
-                queue_size = _push_around(u, indptr, indices, placed, waits, queued, queue, head, queue_size)
+                while waiting_size > 0 and placed[waiting[waiting_size - 1]]:
+                    waiting_size -= 1
+                    waits[waiting[waiting_size]] = False
+                queue_size = _push_around(
+                    u, indptr, indices, placed, waits, queued, queue, head, queue_size, waiting_size
+                )
         if not stuck:
             # Nothing is forced: the most certain of those that wait, latest first.
             best, best_tidy, best_count = -1, 28, 28
@@ -307,7 +275,7 @@ def place_component(seed, indptr, indices, ndim, kind, budget, placed, point, ke
                 count, beside = 0, 0
                 if not placed[u]:
                     count, beside = _candidates(
-                        u, indptr, indices, placed, point, keys, beyond, ndim, kind, out
+                        u, indptr, indices, placed, point, keys, beyond, ndim, kind, out, near
                     )
                 if placed[u] or beside == 0:  # placed since, or its neighbours are no longer
                     waits[u] = False
@@ -340,16 +308,14 @@ def place_component(seed, indptr, indices, ndim, kind, budget, placed, point, ke
                 _put(best, best_out[0], placed, point, keys, beyond, trail, length)
                 length += 1
                 queue_size = _push_around(
-                    best, indptr, indices, placed, waits, queued, queue, head, queue_size
+                    best, indptr, indices, placed, waits, queued, queue, head, queue_size, waiting_size
                 )
         while stuck:
             while queue_size > 0:
                 u = queue[head]
                 queued[u] = False
-                if not placed[u] and not waits[u]:
-                    waits[u] = True
-                    waiting[waiting_size] = u
-                    waiting_size += 1
+                if not placed[u]:
+                    waiting_size = _let_wait(u, waits, waiting, waiting_size)
                 head, queue_size = (head + 1) % queue.size, queue_size - 1
             if guess_size == 0 or work > budget:
                 outcome = IMPOSSIBLE if guess_size == 0 else GIVEN_UP
@@ -359,11 +325,10 @@ def place_component(seed, indptr, indices, ndim, kind, budget, placed, point, ke
                 length -= 1
                 v = trail[length]
                 _take(v, placed, point, keys, beyond)
-                if not waits[v]:
-                    waits[v] = True
-                    waiting[waiting_size] = v
-                    waiting_size += 1
-            count, beside = _candidates(u, indptr, indices, placed, point, keys, beyond, ndim, kind, out)
+                waiting_size = _let_wait(v, waits, waiting, waiting_size)
+            count, beside = _candidates(
+                u, indptr, indices, placed, point, keys, beyond, ndim, kind, out, near
+            )
             _rank(u, indptr, indices, placed, point, keys, ndim, kind, beside, count, out)
             choice += 1
             work += 1
@@ -371,7 +336,9 @@ def place_component(seed, indptr, indices, ndim, kind, budget, placed, point, ke
                 guesses[guess_size - 1, 2] = choice
                 _put(u, out[choice], placed, point, keys, beyond, trail, length)
                 length += 1
-                queue_size = _push_around(u, indptr, indices, placed, waits, queued, queue, head, queue_size)
+                queue_size = _push_around(
+                    u, indptr, indices, placed, waits, queued, queue, head, queue_size, waiting_size
+                )
                 stuck = False
             else:
                 guess_size -= 1
@@ -384,7 +351,7 @@ def place_component(seed, indptr, indices, ndim, kind, budget, placed, point, ke
         length -= 1
         v = trail[length]
         waits[v] = False
-        keys[_slot(keys, _key(point[v, 0], point[v, 1], point[v, 2]))] = -1
+        keys[slot_of(keys, key_of(point[v, 0], point[v, 1], point[v, 2]))] = -1
         if outcome != PLACED:
             placed[v] = False
     return outcome, found
