@@ -2,7 +2,8 @@
 neighbours and no two vertices share a point.
 
 The kinds of neighbours are those of lattice_points.  The search places what is forced, in the order of a
-breadth-first sweep; where nothing is forced it guesses, and takes guesses back when a vertex has no place left.
+breadth-first sweep; where nothing is forced it guesses, and takes guesses back when a vertex has no place
+left.
 """
 
 import numpy as np
