@@ -131,10 +131,12 @@ def test_solve_writes_vectors_that_it_can_read(matrix, suffix):
     np.testing.assert_allclose(read_vector(folder / f"x.{suffix}", x.size), x, atol=1e-6)
 
 
-def test_solve_without_a_grid_says_what_to_give(matrix, capsys):
+def test_solve_without_a_grid_reads_it_from_the_matrix_or_says_what_to_give(matrix, capsys):
     folder, _, _ = matrix
-    assert run(["solve", f"{folder}/A.npz"]) == 1
-    assert "grid" in capsys.readouterr().err
+    assert run(["solve", f"{folder}/A.npz"]) == 0
+    sp.save_npz(folder / "dense.npz", sp.csr_matrix(50 * np.eye(40) - np.ones((40, 40))))
+    assert run(["solve", f"{folder}/dense.npz"]) == 1
+    assert "-pc_cnn_grid" in capsys.readouterr().err
 
 
 def test_misspelt_option_is_warned_of_in_one_line(matrix, capsys):
