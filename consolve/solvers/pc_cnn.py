@@ -37,7 +37,12 @@ from consolve.solvers.models import Model, check_model_name
 from consolve.solvers.network import Network, default_threads, mpi_communicator
 from consolve.solvers.options import read_options
 from consolve.solvers.petsc import PETSc, call, handle, reported
-from consolve.solvers.presolve import check_system, claims_convergence, warn_of_method
+from consolve.solvers.presolve import (
+    check_system,
+    claims_convergence,
+    start_with_boundary_values,
+    warn_of_method,
+)
 from consolve.solvers.stencil import Stencil, check_matrix, read_stencil
 from consolve.solvers.stencil_kernels import scale_entries
 
@@ -74,6 +79,7 @@ class PCCNN:
         self.coordinates: NDArray[np.float64] | None = None
         self._served = Network()
         self.setups = 0
+        self._gave_guess = False
         self._null_space: PETSc.NullSpace | None = None
         self._work: PETSc.Vec | None = None
         self._release()
@@ -156,7 +162,15 @@ class PCCNN:
         """Refuse systems that a Krylov method would report as solved, or not solve, without a word of why."""
         if self._stencil is not None and claims_convergence(ksp):
             warn_of_method(ksp)
-            check_system(ksp, b, x, self._stencil, self._served, self._null_space is not None, self._comm)
+            check_system(b, self._stencil, self._served, self._null_space is not None, self._comm)
+            self._gave_guess = start_with_boundary_values(ksp, b, x, self._stencil)
+
+    @reported
+    def postSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
+        """Give back what preSolve changed."""
+        if self._gave_guess:
+            ksp.setInitialGuessNonzero(False)
+            self._gave_guess = False
 
     @reported
     def apply(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:

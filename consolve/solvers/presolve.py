@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from consolve.solvers.collective import raise_together
-from consolve.solvers.errors import InconsistentRightHandSide, MatrixError
+from consolve.solvers.errors import InconsistentRightHandSide
 from consolve.solvers.network import Network
 from consolve.solvers.petsc import PETSc
 from consolve.solvers.stencil import Stencil
@@ -29,7 +29,7 @@ SYMMETRIC_METHODS = frozenset(
         "chebyshev",
     )
 )
-"""KSP types that are for symmetric matrices; ``dcd`` copes with one-sided Dirichlet rows."""
+"""KSP types that are for symmetric matrices; so is ``dcd``."""
 
 TOLERANT_METHODS = frozenset(
     ("cg", "fcg", "pipefcg", "fgmres", "pipefgmres", "gcr", "pipegcr", "dcd", "richardson")
@@ -56,21 +56,44 @@ def warn_of_method(ksp: PETSc.KSP) -> None:
         )
 
 
+def start_with_boundary_values(ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, stencil: Stencil) -> bool:
+    """Let a symmetric method begin with x_i = b_i / a_ii in the rows that have a diagonal only.
+
+    Where other rows couple to such a row (MatZeroRows) the matrix is not symmetric.  These unknowns are known
+    at once, however; with them in the initial guess the residual of their rows is 0 and stays so, PC cnn
+    proposes nothing there, and the method works on the other rows, among which the matrix is symmetric.
+
+    Returns
+    -------
+    True if the guess was zero until now, and counts as one only for this solve.
+    """
+    if not stencil.one_sided or ksp.getType() not in (*SYMMETRIC_METHODS, "dcd"):
+        return False
+    was_zero = not ksp.getInitialGuessNonzero()
+    if was_zero:
+        x.set(0.0)
+        ksp.setInitialGuessNonzero(True)
+    rows = stencil.diagonal_rows
+    values = x.array_w
+    values[rows] = np.where(
+        stencil.diagonal_inverse == 0, values[rows], b.array_r[rows] * stencil.diagonal_inverse
+    )
+    return was_zero
+
+
 def check_system(
-    ksp: PETSc.KSP,
     b: PETSc.Vec,
-    x: PETSc.Vec,
     stencil: Stencil,
     network: Network,
     has_null_space: bool,
     comm: Any,
 ) -> None:
-    """Refuse right-hand sides without a solution, and symmetric methods for one-sided matrices; collective.
+    """Refuse right-hand sides without a solution; collective.
 
     Parameters
     ----------
-    ksp, b, x
-        The solve that begins.
+    b
+        The right-hand side.
     stencil, network
         What was read from the matrix, and the network.
     has_null_space
@@ -80,7 +103,7 @@ def check_system(
 
     Raises
     ------
-    InconsistentRightHandSide, MatrixError
+    InconsistentRightHandSide
         On all ranks.
     """
     largest = _largest(b, comm)
@@ -90,7 +113,8 @@ def check_system(
         network.components.check_consistent(b.array_r)
     error: Exception | None = None
     try:
-        _check_diagonal_rows(ksp, b, x, stencil, has_null_space, largest)
+        if not has_null_space:
+            _check_empty_rows(b, stencil)
     except ValueError as fault:
         error = fault
     raise_together(comm, error)
@@ -108,25 +132,13 @@ def _largest(b: PETSc.Vec, comm: Any) -> float:
     return float(comm.allreduce(largest, MPI.MAX))
 
 
-def _check_diagonal_rows(
-    ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, stencil: Stencil, has_null_space: bool, largest: float
-) -> None:
-    rows, inverse, values = stencil.diagonal_rows, stencil.diagonal_inverse, b.array_r
-    first = b.getOwnershipRange()[0]
-    empty = rows[inverse == 0]
-    if empty.size and values[empty].any() and not has_null_space:
+def _check_empty_rows(b: PETSc.Vec, stencil: Stencil) -> None:
+    values = b.array_r
+    empty = stencil.diagonal_rows[stencil.diagonal_inverse == 0]
+    if empty.size and values[empty].any():
         row = int(empty[np.flatnonzero(values[empty])[0]])
         raise InconsistentRightHandSide(
-            f"row {first + row} of the matrix is zero and the right-hand side is {values[row]:.6g} there, so "
-            "there is no solution: set it to 0, or take the row out of the system"
+            f"row {b.getOwnershipRange()[0] + row} of the matrix is zero and the right-hand side is "
+            f"{values[row]:.6g} there, so there is no solution: set it to 0, or take the row out of the "
+            "system"
         )
-    if stencil.one_sided and ksp.getType() in SYMMETRIC_METHODS:
-        start = x.array_r[rows] if ksp.getInitialGuessNonzero() else 0.0
-        wrong = np.abs(values[rows] * inverse - start) > 1e-12 * largest * np.abs(inverse)
-        if wrong.any():
-            row, method = first + int(rows[np.flatnonzero(wrong)[0]]), ksp.getType()
-            raise MatrixError(
-                f"other rows couple to row {row}, which has a diagonal only (MatZeroRows): the matrix is not "
-                f"symmetric, as -ksp_type {method} needs it; use MatZeroRowsColumns, begin with an initial "
-                "guess that holds the boundary values, or use -ksp_type fgmres"
-            )

@@ -43,7 +43,7 @@ for program in "$@"; do
     [ "$several" -gt 0 ] || plain="$plain cg+icc"
     extra= learned_extra=
     case $program in
-    dirichlet_rows) # not symmetric: cg needs a guess with the boundary values, and icc cannot factor it
+    dirichlet_rows) # not symmetric: plain cg needs a guess with the boundary values, and icc cannot factor it
         extra=-boundary_guess
         plain="cg+none cg+jacobi"
         learned="$learned fgmres+cnn" ;;
@@ -52,8 +52,11 @@ for program in "$@"; do
     esac
     first_error= fewest=
     for pair in $plain $learned; do
-        options="-ksp_type ${pair%+*} -pc_type ${pair#*+} $extra"
-        case $pair in *cnn) options="-dll_prepend $PLUGIN $options $learned_extra" ;; esac
+        options="-ksp_type ${pair%+*} -pc_type ${pair#*+}"
+        case $pair in
+        *cnn) options="-dll_prepend $PLUGIN $options $learned_extra" ;;
+        *) options="$options $extra" ;;
+        esac
         # shellcheck disable=SC2086
         solve "$program" $options || continue
         case $pair in

@@ -7,8 +7,15 @@ import pytest
 
 NAMES = ("poisson2d", "poisson3d", "neumann", "dirichlet_rows", "moving", "poisson")
 TIGHT = ("-ksp_rtol", "1e-9", "-ksp_norm_type", "unpreconditioned")
-EXTRA = {"dirichlet_rows": ("-boundary_guess",)}
-LEARNED_EXTRA = {"poisson": ("-pc_cnn_grid", "90,70")}
+PLAIN = {"dirichlet_rows": ("-boundary_guess",)}
+LEARNED = {"poisson": ("-pc_cnn_grid", "90,70")}
+TWO_RANKS = ("mpirun", "-n", 2, "--oversubscribe")
+MPI = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+}
+needs_mpirun = pytest.mark.skipif(not shutil.which("mpirun"), reason="needs mpirun")
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +24,7 @@ def solve(programs, run_program):
     def solved(name, *options):
         if not (programs / name).exists():
             pytest.skip("needs gfortran")
-        return run_program(programs / name, *TIGHT, *EXTRA.get(name, ()), *options)
+        return run_program(programs / name, *TIGHT, *options)
 
     return solved
 
@@ -25,9 +32,9 @@ def solve(programs, run_program):
 @pytest.mark.parametrize("ksp", ["cg", "dcd"])
 @pytest.mark.parametrize("name", NAMES)
 def test_same_answer_in_fewer_iterations(name, ksp, solve, library):
-    plain = solve(name, "-ksp_type", "cg", "-pc_type", "jacobi")
+    plain = solve(name, "-ksp_type", "cg", "-pc_type", "jacobi", *PLAIN.get(name, ()))
     learned = solve(
-        name, "-dll_prepend", library, "-ksp_type", ksp, "-pc_type", "cnn", *LEARNED_EXTRA.get(name, ())
+        name, "-dll_prepend", library, "-ksp_type", ksp, "-pc_type", "cnn", *LEARNED.get(name, ())
     )
     assert (plain.code, plain.err) == (0, "") and (learned.code, learned.err) == (0, "")
     _, plain_iterations, plain_reason, plain_error = plain.report
@@ -51,24 +58,39 @@ def test_programs_are_second_order(name, solve):
         ),
     }
     coarse, fine = (
-        solve(name, "-ksp_type", "cg", "-pc_type", "jacobi", *grid).report for grid in grids[name]
+        solve(name, "-ksp_type", "cg", "-pc_type", "jacobi", *PLAIN.get(name, ()), *grid).report
+        for grid in grids[name]
     )
     assert 3.5 < coarse[3] / fine[3] < 4.5
 
 
-@pytest.mark.skipif(not shutil.which("mpirun"), reason="needs mpirun")
+@needs_mpirun
 @pytest.mark.parametrize("name", NAMES)
-def test_programs_run_on_two_ranks(name, programs, solve, run_program):
-    plain = ("-ksp_type", "cg", "-pc_type", "jacobi")
-    one = solve(name, *plain)
-    two = run_program(
-        *("mpirun", "-n", 2, "--oversubscribe", programs / name, *TIGHT, *EXTRA.get(name, ()), *plain),
-        OMPI_ALLOW_RUN_AS_ROOT="1",
-        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-        OMPI_MCA_btl_vader_single_copy_mechanism="none",
+def test_programs_run_on_two_ranks(name, programs, solve, library, run_program):
+    learned = ("-dll_prepend", library, "-ksp_type", "cg", "-pc_type", "cnn", *LEARNED.get(name, ()))
+    plain = ("-ksp_type", "cg", "-pc_type", "jacobi", *PLAIN.get(name, ()))
+    for options in (plain, learned):
+        one = solve(name, *options)
+        two = run_program(*TWO_RANKS, programs / name, *TIGHT, *options, **MPI)
+        assert two.code == 0, two.err
+        assert two.report[1:3] == one.report[1:3]  # iterations and reason
+        assert two.report[3] == pytest.approx(one.report[3], rel=1e-3, abs=1e-7)
+
+
+@needs_mpirun
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (("-pc_cnn_model", "none.h5"), "no model and no file"),
+        (("-pc_cnn_grid", "96,127"), "the grid 96 x 127 has 12192 cells"),
+        (("-pc_cnn_gathered_cells", "few"), "expected a whole number"),
+    ],
+)
+def test_an_error_ends_all_ranks_with_its_message(options, words, programs, library, run_program):
+    done = run_program(
+        *TWO_RANKS, programs / "poisson2d", "-dll_prepend", library, "-pc_type", "cnn", *options, **MPI
     )
-    assert two.code == 0, two.err
-    assert two.report[3] == pytest.approx(one.report[3], rel=1e-3, abs=1e-7)
+    assert done.code != 0 and words in done.err and "poisson2d:" not in done.out
 
 
 def test_view_names_the_types_and_no_option_is_left(programs, library, run_program):

@@ -1,0 +1,48 @@
+"""Faults that one rank alone sees end the solve on all ranks, with the same words."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from petsc4py import PETSc
+
+pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun")
+PROGRAM = Path(__file__).with_name("faults_ranks.py")
+Reason = PETSc.KSP.ConvergedReason
+TOLD = {
+    "inconsistent": "sums to 2.920e+02 over a closed component of 288 rows",
+    "matrix nan": "row 287 (cell (15, 17)) has a[287,269] = nan",
+    "matrix positive": "a[287,269] = 3",
+    "matrix asymmetric": "a[287,269] = -7",
+    "grid": "the grid 18 x 17 has 306 cells, the matrix 288 rows",
+    "model": "no model and no file 'nowhere.h5'",
+}
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_all_ranks_are_told_the_same(ranks):
+    environment = os.environ | {
+        "PYTHONPATH": str(PROGRAM.parents[2]),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+    }
+    command = ["mpirun", "-n", str(ranks), sys.executable, str(PROGRAM)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert all(len(told) == ranks and len(set(told)) == 1 for told in found.values()), found
+    for case, (told, *_) in found.items():
+        kind = case.rpartition(" ")[0] if case.split()[-1] in ("cg", "dcd", "fgmres") else case
+        if kind == "fine":
+            assert told == Reason.CONVERGED_RTOL, case
+        elif kind in ("nan", "inf", "nan closed"):
+            assert told == Reason.DIVERGED_NANORINF, case
+        else:
+            assert TOLD[kind] in told, (case, told)
