@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -81,6 +82,7 @@ class RowReader:
         fine = row_kernels.read_regular(
             *self._csr, self._back, self._cells, *self._geometry(), rows.sign, self._threshold,
             *_volume(rows.faces), rows.dirichlet, rows.active, rows.kind, rows.diagonal,
+            max(1, min(numba.get_num_threads(), self._matrix.rows // 1024)),
         )  # fmt: skip
         return rows if self._everywhere(fine) else None
 
