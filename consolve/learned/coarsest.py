@@ -85,7 +85,7 @@ class DirectSolve:
         fixed = dirichlet.ravel().astype(np.float64)
         self._diagonal = fixed + np.asarray(off.sum(1)).ravel()
         self.b, self.x = layout.zeros(), layout.zeros()
-        self._at = layout.positions(*np.unravel_index(np.arange(n), shape))
+        self._at = layout.positions(np.zeros(3, np.int64), np.array(shape))
         if n <= _MOST_DENSE:
             self._inverse = pseudo_inverse(off.toarray(), fixed).astype(np.float32)
             self.bytes = self._inverse.nbytes

@@ -17,9 +17,16 @@ def box_around(cells, n1, n2):
     for chunk in prange(_CHUNKS):
         a0, a1, a2 = low[chunk, 0], low[chunk, 1], low[chunk, 2]
         b0, b1, b2 = high[chunk, 0], high[chunk, 1], high[chunk, 2]
+        last, i, j, k = np.int64(-2), np.int64(0), np.int64(0), np.int64(0)
         for q in range(cells.size * chunk // _CHUNKS, cells.size * (chunk + 1) // _CHUNKS):
-            line, k = cells[q] // n2, cells[q] % n2
-            i, j = line // n1, line % n1
+            if cells[q] == last + 1 and k + 1 < n2:
+                k += 1  # divisions are slow
+            else:
+                line = cells[q] // n2
+                k = cells[q] - line * n2
+                i = line // n1
+                j = line - i * n1
+            last = cells[q]
             a0, a1, a2 = min(a0, i), min(a1, j), min(a2, k)
             b0, b1, b2 = max(b0, i), max(b1, j), max(b2, k)
         low[chunk, 0], low[chunk, 1], low[chunk, 2] = a0, a1, a2
@@ -40,9 +47,16 @@ def locate(cells, n1, n2, box, low, m1, m2, outside, local):
     missing = np.zeros(_CHUNKS, np.int64)
     for chunk in prange(_CHUNKS):
         count = 0
+        last, i, j, k = np.int64(-2), np.int64(0), np.int64(0), np.int64(0)
         for q in range(cells.size * chunk // _CHUNKS, cells.size * (chunk + 1) // _CHUNKS):
-            line, k = cells[q] // n2, cells[q] % n2
-            i, j = line // n1, line % n1
+            if cells[q] == last + 1 and k + 1 < n2:
+                k += 1
+            else:
+                line = cells[q] // n2
+                k = cells[q] - line * n2
+                i = line // n1
+                j = line - i * n1
+            last = cells[q]
             inside = box[0, 0] <= i < box[1, 0] and box[0, 1] <= j < box[1, 1] and box[0, 2] <= k < box[1, 2]
             if inside:
                 local[q] = ((i - low[0]) * m1 + j - low[1]) * m2 + k - low[2]

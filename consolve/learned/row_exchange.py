@@ -80,7 +80,7 @@ class RowExchange:
         if layout is not None:
             coordinates = np.array(np.unravel_index(theirs, shape))
             self._place = self._positions(coordinates)
-            self._split = layout.positions(*coordinates)
+            self._split = layout.position(*coordinates)
         outward = [(self._out, sent), (self._in, received)]
         for direction in (0, 1):  # to the boxes, and back
             (source, give), (target, take) = outward if direction == 0 else outward[::-1]

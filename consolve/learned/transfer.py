@@ -19,6 +19,30 @@ from numpy.typing import NDArray
 from consolve.learned.cycle_kernels import OPTIONS
 
 
+@njit(**OPTIONS)
+def _positions_in_colours(low, high, n0, n1, rows, width, out):
+    """Flat index in a colour-split array of the cells of a box, in C order."""
+    pad, q = (1 if n0 > 1 else 0), 0
+    for i in range(low[0], high[0]):
+        for j in range(low[1], high[1]):
+            r = (i + pad) * (n1 + 2) + j + 1
+            for k in range(low[2], high[2]):
+                out[q] = ((i + j + k) % 2 * rows + r) * width + k // 2 + 1
+                q += 1
+
+
+@njit(**OPTIONS)
+def _positions_in_rows(low, high, n1, stride, pad, frame, out):
+    """Flat index of the cells of a box in rows of ``stride`` entries, framed or plain."""
+    q = 0
+    for i in range(low[0], high[0]):
+        for j in range(low[1], high[1]):
+            at = ((i + pad) * (n1 + 2 * frame) + j + frame) * stride + frame
+            for k in range(low[2], high[2]):
+                out[q] = at + k
+                q += 1
+
+
 @dataclass(frozen=True)
 class SplitArrays:
     """Colour-split arrays (2, rows, width) of the cells from ``low`` on; see cycle_kernels."""
@@ -37,17 +61,19 @@ class SplitArrays:
         """Framed length of a row of one colour."""
         return (self.shape[2] + 1) // 2 + 2
 
-    @property
-    def size(self) -> int:
-        """Entries of an array."""
-        return 2 * self.rows * self.width
-
     def zeros(self) -> NDArray[np.float32]:
         """An empty array (2, rows, width)."""
         return np.zeros((2, self.rows, self.width), np.float32)
 
-    def positions(self, i: NDArray, j: NDArray, k: NDArray) -> NDArray[np.int64]:
-        """Flat index of cells, given by global coordinates."""
+    def positions(self, low: NDArray, high: NDArray) -> NDArray[np.int32]:
+        """Flat index of the cells of a box (of the whole grid's cells), in C order."""
+        out, origin = np.empty(_volume(low, high), np.int32), np.array(self.low)
+        n0, n1, _ = self.shape
+        _positions_in_colours(low - origin, high - origin, n0, n1, self.rows, self.width, out)
+        return out
+
+    def position(self, i: NDArray, j: NDArray, k: NDArray) -> NDArray[np.int64]:
+        """Flat index of single cells."""
         i, j, k = (x - low for x, low in zip((i, j, k), self.low))
         row = (i + (1 if self.shape[0] > 1 else 0)) * (self.shape[1] + 2) + j + 1
         return ((i + j + k) % 2 * self.rows + row) * self.width + k // 2 + 1
@@ -60,21 +86,17 @@ class NaturalRows:
     low: tuple[int, int, int]
     shape: tuple[int, int, int]
 
-    @property
-    def rows(self) -> int:
-        """Framed rows."""
-        n0, n1, _ = self.shape
-        return (n0 + 2 if n0 > 1 else 1) * (n1 + 2)
-
     def zeros(self) -> NDArray[np.float32]:
         """An empty array (rows, n2 + 2)."""
-        return np.zeros((self.rows, self.shape[2] + 2), np.float32)
+        n0, n1, n2 = self.shape
+        return np.zeros(((n0 + 2 if n0 > 1 else 1) * (n1 + 2), n2 + 2), np.float32)
 
-    def positions(self, i: NDArray, j: NDArray, k: NDArray) -> NDArray[np.int64]:
-        """Flat index of cells, given by global coordinates."""
-        i, j, k = (x - low for x, low in zip((i, j, k), self.low))
-        row = (i + (1 if self.shape[0] > 1 else 0)) * (self.shape[1] + 2) + j + 1
-        return row * (self.shape[2] + 2) + k + 1
+    def positions(self, low: NDArray, high: NDArray) -> NDArray[np.int32]:
+        """Flat index of the cells of a box (of the whole grid's cells), in C order."""
+        out, origin = np.empty(_volume(low, high), np.int32), np.array(self.low)
+        n0, n1, n2 = self.shape
+        _positions_in_rows(low - origin, high - origin, n1, n2 + 2, 1 if n0 > 1 else 0, 1, out)
+        return out
 
 
 @dataclass(frozen=True)
@@ -84,13 +106,19 @@ class VolumeArrays:
     low: tuple[int, int, int]
     shape: tuple[int, int, int]
 
-    def positions(self, i: NDArray, j: NDArray, k: NDArray) -> NDArray[np.int64]:
-        """Flat index of cells, given by global coordinates."""
-        i, j, k = (x - low for x, low in zip((i, j, k), self.low))
-        return (i * self.shape[1] + j) * self.shape[2] + k
+    def positions(self, low: NDArray, high: NDArray) -> NDArray[np.int32]:
+        """Flat index of the cells of a box (of the whole grid's cells), in C order."""
+        out, origin = np.empty(_volume(low, high), np.int32), np.array(self.low)
+        _positions_in_rows(low - origin, high - origin, self.shape[1], self.shape[2], 0, 0, out)
+        return out
 
 
 Arrays = SplitArrays | NaturalRows | VolumeArrays
+
+
+def _volume(low: NDArray, high: NDArray) -> int:
+    """Cells of a box."""
+    return int(np.prod(high - low))
 
 
 @njit(**OPTIONS)
@@ -222,7 +250,7 @@ class Transfer:
             offset = np.array(shift) * np.array(shape)
             if source is not None:
                 for other, low, high in _overlaps(own[rank] + offset, region):
-                    at = source.positions(*_cells(low - offset, high - offset))
+                    at = source.positions(low - offset, high - offset)
                     if other != rank:
                         sends.setdefault(other, []).append(at)
                     elif not any(shift):
@@ -231,18 +259,18 @@ class Transfer:
                             self._box = _box_copy(source, target, low, high)
                             if self._box is None:
                                 local_from.append(at)
-                                local_to.append(target.positions(*_cells(low, high)))
+                                local_to.append(target.positions(low, high))
                     else:
                         assert target is not None
                         local_from.append(at)
-                        local_to.append(target.positions(*_cells(low, high)))
+                        local_to.append(target.positions(low, high))
             if target is not None:
                 for other, low, high in _overlaps(region[rank], own + offset):
                     if other != rank:
-                        receives.setdefault(other, []).append(target.positions(*_cells(low, high)))
+                        receives.setdefault(other, []).append(target.positions(low, high))
         none = np.empty(0, np.int32)
-        self._from = np.concatenate(local_from).astype(np.int32) if local_from else none
-        self._to = np.concatenate(local_to).astype(np.int32) if local_to else none
+        self._from = np.concatenate(local_from) if local_from else none
+        self._to = np.concatenate(local_to) if local_to else none
         self._sends = [_Message(q, sends[q]) for q in sorted(sends)]
         self._receives = [_Message(q, receives[q]) for q in sorted(receives)]
         self._requests: list[Any] = []
@@ -296,7 +324,7 @@ class _Message:
 
     def __init__(self, rank: int, index: list[NDArray]) -> None:
         self.rank = rank
-        self.index = np.concatenate(index).astype(np.int32)
+        self.index = np.concatenate(index)
         self.values = np.empty(self.index.size, np.float32)
 
 
@@ -305,13 +333,6 @@ def _overlaps(box: NDArray, others: NDArray) -> list[tuple[int, NDArray, NDArray
     low = np.maximum(box[0], others[:, 0])
     high = np.minimum(box[1], others[:, 1])
     return [(int(q), low[q], high[q]) for q in np.flatnonzero((high > low).all(1))]
-
-
-def _cells(low: NDArray, high: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Coordinates of the cells of a box in C order."""
-    grid = np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high)), indexing="ij")
-    i, j, k = (x.reshape(-1) for x in grid)
-    return i, j, k
 
 
 def _box_copy(source: Arrays, target: Arrays, low: NDArray, high: NDArray) -> tuple[Any, ...] | None:
