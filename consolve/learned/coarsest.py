@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
+from numba import njit
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
 from consolve.learned.transfer import SplitArrays
+
+_MOST_BY_HAND, _MOST_DENSE = 256, 1024
+"""Unknowns up to which an inverse is made without LAPACK, and at all."""
 
 
 def null_vectors(off_diagonal: NDArray, dirichlet: NDArray) -> NDArray[np.float64]:
@@ -44,11 +48,34 @@ def pseudo_inverse(off_diagonal: NDArray, dirichlet: NDArray) -> NDArray[np.floa
     u = null_vectors(off, fixed)
     scale = max(float(d.mean()), 1e-30)
     null = u.T @ u + np.diag((d == 0).astype(np.float64))
-    inverse = np.linalg.inv(np.diag(d) - off + scale * null) - null / scale
+    matrix = np.diag(d) - off + scale * null
+    if d.size <= _MOST_BY_HAND:
+        invert(matrix)
+        inverse = matrix - null / scale
+    else:
+        inverse = np.linalg.inv(matrix) - null / scale
     return 0.5 * (inverse + inverse.T)
 
 
-_MOST_DENSE = 1024
+@njit(cache=True)
+def invert(a):
+    """Replace a symmetric positive definite matrix by its inverse: Gauss-Jordan elimination.
+
+    For small matrices.  LAPACK would wake the threads of BLAS for them, which then wait at full speed on the
+    cores that other ranks work on.
+    """
+    n = a.shape[0]
+    for p in range(n):
+        pivot = 1 / a[p, p]
+        a[p, p] = 1.0
+        for k in range(n):
+            a[p, k] *= pivot
+        for i in range(n):
+            if i != p:
+                factor = a[i, p]
+                a[i, p] = 0.0
+                for k in range(n):
+                    a[i, k] -= factor * a[p, k]
 
 
 class DirectSolve:

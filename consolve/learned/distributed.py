@@ -26,6 +26,7 @@ from consolve.learned.plan import Periodic, make_plan
 from consolve.learned.row_exchange import RowExchange
 from consolve.learned.transfer import SplitArrays, Traffic, Transfer, VolumeArrays
 from consolve.learned.weights import Weights
+from consolve.pde.arrays import zeros
 from consolve.pde.row_operator import RowOperator
 
 GATHERED_CELLS = 32_768
@@ -192,7 +193,7 @@ class DistributedMultilevel:
 
     def _volume(self, values: NDArray, scale: float) -> NDArray[np.float32]:
         """``scale`` times a value of each row in the volume of box and halo."""
-        volume = np.zeros((0, 0, 0) if self._volumes is None else self._volumes.shape, np.float32)
+        volume = zeros((0, 0, 0) if self._volumes is None else self._volumes.shape, np.float32)
         assert self._rows is not None
         self._rows.to_volume(values, scale, volume)
         self._finest.run(volume, volume)
@@ -220,9 +221,9 @@ class DistributedMultilevel:
             faces = [np.zeros((1, 1, 1), np.float32)] * 3
             for axis, n in enumerate(level.partition.halved().shape):
                 if n > 1:
-                    faces[axis] = np.zeros(shape, np.float32)
+                    faces[axis] = zeros(shape, np.float32)
                     level.move_operator(coarse[axis], faces[axis])
-            fixed = np.zeros(shape, np.float32)
+            fixed = zeros(shape, np.float32)
             level.move_operator(coarse_fixed, fixed)
         if self._rank == self._root:
             self._build_tail(faces, fixed, uniform and not self._levels)

@@ -17,6 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from consolve.learned.cycle_kernels import OPTIONS
+from consolve.pde.arrays import zeros
 
 
 @njit(**OPTIONS)
@@ -63,7 +64,7 @@ class SplitArrays:
 
     def zeros(self) -> NDArray[np.float32]:
         """An empty array (2, rows, width)."""
-        return np.zeros((2, self.rows, self.width), np.float32)
+        return zeros((2, self.rows, self.width), np.float32)
 
     def positions(self, low: NDArray, high: NDArray) -> NDArray[np.int32]:
         """Flat index of the cells of a box (of the whole grid's cells), in C order."""
@@ -89,7 +90,7 @@ class NaturalRows:
     def zeros(self) -> NDArray[np.float32]:
         """An empty array (rows, n2 + 2)."""
         n0, n1, n2 = self.shape
-        return np.zeros(((n0 + 2 if n0 > 1 else 1) * (n1 + 2), n2 + 2), np.float32)
+        return zeros(((n0 + 2 if n0 > 1 else 1) * (n1 + 2), n2 + 2), np.float32)
 
     def positions(self, low: NDArray, high: NDArray) -> NDArray[np.int32]:
         """Flat index of the cells of a box (of the whole grid's cells), in C order."""
