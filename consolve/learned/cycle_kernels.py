@@ -342,15 +342,20 @@ def v_cycle(arena, table, alpha, inverse, threads):
         _sweeps(arena, table, level, alpha[min(level, alpha.shape[0] - 1)], False, threads)
 
 
+@njit(**OPTIONS)
+def _absolute_sum(r):
+    s = 0.0
+    for i in range(r.size):
+        s += abs(r[i])
+    return s
+
+
 @njit(parallel=True, **OPTIONS)
 def absolute_sum(r, threads):
     """Sum of |r|; NaN or Inf if r holds any (a sum that overflows counts as well)."""
     part = np.zeros(threads, np.float64)
-    for q in prange(threads):
-        s = 0.0
-        for i in range(r.size * q // threads, r.size * (q + 1) // threads):
-            s += abs(r[i])
-        part[q] = s
+    for q in prange(threads):  # the loop has a function of its own: inside prange it would not vectorise
+        part[q] = _absolute_sum(r[r.size * q // threads : r.size * (q + 1) // threads])
     return part.sum()
 
 

@@ -175,9 +175,9 @@ def read_regular(
     wrap0, wrap1, wrap2 = periodic[0] and n0 > 2, periodic[1] and n1 > 2, periodic[2] and n2 > 2
     peculiar = np.zeros(chunks, np.bool_)
     peculiar[0] = (periodic[0] and n0 == 2) or (periodic[1] and n1 == 2) or (periodic[2] and n2 == 2)
-    balance, left = np.zeros(chunks, np.int64), np.zeros(chunks, np.int64)
+    balance, left = np.zeros(chunks, np.int64), np.zeros(chunks, np.int64)  # left: one past the last such row
     for chunk in prange(chunks):
-        odd, forward, backward, later = peculiar[chunk], 0, 0, 0
+        odd, forward, backward, later = peculiar[chunk], 0, 0, np.int64(0)
         last, i, j, k = np.int64(-2), np.int64(0), np.int64(0), np.int64(0)
         first = rows * chunk // chunks
         for row in range(first, rows * (chunk + 1) // chunks):
@@ -234,7 +234,7 @@ def read_regular(
                 if first <= column < row:
                     odd |= known != -value
                 else:
-                    later += 1
+                    later = np.int64(row + 1)
             if ghosts:
                 for q in range(ghost_start[row], ghost_start[row + 1]):
                     value = sign * ghost_value[q]
@@ -263,12 +263,12 @@ def read_regular(
         left[chunk] = later
     if peculiar.any() or balance.sum() != 0:
         return False
-    if left.sum() == 0:
+    if left.max() == 0:
         return True
     for chunk in prange(chunks):
         odd = False
         first = rows * chunk // chunks
-        for row in range(first, rows * (chunk + 1) // chunks):
+        for row in range(first, left[chunk]):
             cell = np.int64(cells[row])
             for q in range(own_start[row], own_start[row + 1]):
                 column = own_column[q]

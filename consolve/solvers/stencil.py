@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -119,7 +120,8 @@ def _read_regular(matrix: LocalMatrix, grid: GridMap, threshold: float) -> Stenc
     kind, diagonal = np.empty(matrix.rows, np.uint8), np.empty(matrix.rows)
     sign = int(kernels.sign_of_diagonal(*matrix.own)) or 1
     arrays = (*volumes, as_volume(dirichlet), as_volume(active), kind, diagonal)
-    if not kernels.read_regular_rows(*matrix.own, grid.cells, sign, threshold, *arrays):
+    chunks = max(1, min(numba.get_num_threads(), matrix.rows // 1024))
+    if not kernels.read_regular_rows(*matrix.own, grid.cells, sign, threshold, *arrays, chunks):
         return None
     diagonal_rows, inverse = _diagonal_part(kind, diagonal)
     return Stencil(GridOperator(faces, dirichlet, active), grid, sign, diagonal_rows, inverse)

@@ -8,7 +8,6 @@ from numba import njit, prange
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 _CHUNKS = 64
-_READ_CHUNKS = 16
 
 COUPLED, DIAGONAL_ONLY = 0, 1
 """Kinds of rows: with a nonzero off-diagonal entry, and without."""
@@ -62,26 +61,35 @@ def entry_of(indptr, indices, values, row, column):
 
 @njit(parallel=True, **_OPTIONS)
 def read_regular_rows(
-    indptr, indices, values, cells, sign, round_off, f0, f1, f2, dirichlet, active, kind, diagonal
+    indptr, indices, values, cells, sign, round_off, f0, f1, f2, dirichlet, active, kind, diagonal, chunks
 ):
     """Read all rows of a matrix without peculiarities; False, with the arrays in disorder, if there are any.
 
     Peculiar are all faults, stored zeros, couplings that differ by round-off or point to a diagonal-only row,
-    and cells out of order: row_kernels knows what to do with them.  Here a first sweep takes the faces from
-    the entries above the diagonal, a second one compares those below with them; neither searches another row.
+    and cells out of order: RowReader knows what to do with them.  Each of ``chunks`` parts of the rows is
+    swept once: the faces come from the entries above the diagonal, those below are compared with what an
+    earlier row of the part has left; what leads out of the part is compared afterwards.
     """
     _, n1, n2 = active.shape
     layer = n1 * n2
     rows = indptr.size - 1
     flat0, flat1, flat2 = f0.reshape(-1), f1.reshape(-1), f2.reshape(-1)
     flat_dirichlet, flat_active = dirichlet.reshape(-1), active.reshape(-1)
-    peculiar = np.zeros(_READ_CHUNKS, np.bool_)
-    above, below = np.zeros(_READ_CHUNKS, np.int64), np.zeros(_READ_CHUNKS, np.int64)
-    for chunk in prange(_READ_CHUNKS):
-        odd, count = False, 0
-        for row in range(rows * chunk // _READ_CHUNKS, rows * (chunk + 1) // _READ_CHUNKS):
-            cell = cells[row]
-            k = cell % n2
+    peculiar = np.zeros(chunks, np.bool_)
+    balance, left = np.zeros(chunks, np.int64), np.zeros(chunks, np.int64)  # left: one past the last such row
+    for chunk in prange(chunks):
+        odd, above, below, later = False, 0, 0, np.int64(0)
+        first = rows * chunk // chunks
+        last, j, k = np.int64(-2), np.int64(0), np.int64(0)
+        for row in range(first, rows * (chunk + 1) // chunks):
+            cell = np.int64(cells[row])
+            if cell == last + 1 and k + 1 < n2:
+                k += 1  # divisions are slow
+            else:
+                line = cell // n2
+                k = cell - line * n2
+                j = line % n1
+            last = cell
             a_ii, total, entries = 0.0, 0.0, 0
             for q in range(indptr[row], indptr[row + 1]):
                 column, value = indices[q], sign * values[q]
@@ -91,17 +99,31 @@ def read_regular_rows(
                     continue
                 entries += 1
                 odd |= not value < 0
+                beside = np.int64(cells[column])
+                step = beside - cell
                 if column > row:
-                    count += 1
-                    step = cells[column] - cell
+                    above += 1
                     if step == 1 and k + 1 < n2:
                         flat2[cell] = -value
-                    elif step == n2 and cell // n2 % n1 + 1 < n1:
+                    elif step == n2 and j + 1 < n1:
                         flat1[cell] = -value
                     elif step == layer:
                         flat0[cell] = -value
                     else:
                         odd = True
+                else:
+                    below += 1
+                    if column >= first:
+                        known = 0.0
+                        if step == -1:
+                            known = flat2[beside]
+                        elif step == -n2:
+                            known = flat1[beside]
+                        elif step == -layer:
+                            known = flat0[beside]
+                        odd |= known != -value
+                    else:
+                        later = np.int64(row + 1)
             diagonal[row] = sign * a_ii
             kind[row] = COUPLED if entries > 0 else DIAGONAL_ONLY
             if entries > 0:
@@ -111,29 +133,30 @@ def read_regular_rows(
             else:
                 odd |= not np.isfinite(a_ii)
         peculiar[chunk] = odd
-        above[chunk] = count
-    if peculiar.any():
+        balance[chunk] = above - below
+        left[chunk] = later
+    if peculiar.any() or balance.sum() != 0:
         return False
-    for chunk in prange(_READ_CHUNKS):
-        odd, count = False, 0
-        for row in range(rows * chunk // _READ_CHUNKS, rows * (chunk + 1) // _READ_CHUNKS):
-            cell = cells[row]
+    for chunk in prange(chunks):
+        odd = False
+        first = rows * chunk // chunks
+        for row in range(first, left[chunk]):
+            cell = np.int64(cells[row])
             for q in range(indptr[row], indptr[row + 1]):
                 column = indices[q]
-                if column < row:
-                    count += 1
-                    beside = cells[column]
+                if column < first:
+                    beside = np.int64(cells[column])
                     step = cell - beside
+                    known = 0.0
                     if step == 1:
                         known = flat2[beside]
                     elif step == n2:
                         known = flat1[beside]
-                    else:
-                        known = flat0[beside] if step == layer else 0.0
+                    elif step == layer:
+                        known = flat0[beside]
                     odd |= known != -sign * values[q]
         peculiar[chunk] = odd
-        below[chunk] = count
-    return not peculiar.any() and above.sum() == below.sum()
+    return not peculiar.any()
 
 
 @njit(**_OPTIONS)

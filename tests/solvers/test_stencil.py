@@ -243,24 +243,24 @@ def test_unfit_kinds_of_matrix(problems, case):
         read_stencil(mat, all_cells((2, 3)))
 
 
-def quick_reader(csr, shape, cells):
+def quick_reader(csr, shape, cells, chunks):
     """What the reader of matrices without peculiarities makes of one: (accepted, arrays)."""
     faces = [as_volume(np.zeros(shape)) for _ in shape]
     faces = [faces[0], *faces] if len(faces) == 2 else faces
     arrays = [*faces, as_volume(np.zeros(shape)), as_volume(np.zeros(shape, bool))]
     arrays += [np.empty(csr.shape[0], np.uint8), np.empty(csr.shape[0])]
     indices = (csr.indptr.astype(PETSc.IntType), csr.indices.astype(PETSc.IntType))
-    return stencil_kernels.read_regular_rows(*indices, csr.data, cells, 1, 1e-13, *arrays), arrays
+    return stencil_kernels.read_regular_rows(*indices, csr.data, cells, 1, 1e-13, *arrays, chunks), arrays
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(0, 10**6), st.integers(2, 3))
-def test_the_quick_reader_agrees_with_the_careful_one(problems, seed, ndim):
+@given(st.integers(0, 10**6), st.integers(2, 3), st.integers(1, 5))
+def test_the_quick_reader_agrees_with_the_careful_one(problems, seed, ndim, chunks):
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(2, 7, ndim))
     operator = GridOperator.from_cell_types(rng.choice(3, shape, p=[0.7, 0.2, 0.1]))
     csr = operator.to_csr("active")
-    accepted, (*faces, dirichlet, active, kind, diagonal) = quick_reader(csr, shape, operator.cells)
+    accepted, (*faces, dirichlet, active, kind, diagonal) = quick_reader(csr, shape, operator.cells, chunks)
     assert accepted
     grid = GridMap(shape, operator.cells, "a test")
     matrix = LocalMatrix(problems.matrix(csr))
@@ -273,12 +273,17 @@ def test_the_quick_reader_agrees_with_the_careful_one(problems, seed, ndim):
     np.testing.assert_array_equal(diagonal, rows.diagonal)
 
 
-@pytest.mark.parametrize("change", ["one side", "missing", "zero", "nan", "positive", "indefinite", "far"])
-def test_the_quick_reader_leaves_peculiar_matrices_alone(change):
+@pytest.mark.parametrize("chunks", [1, 2, 5, 20])
+@pytest.mark.parametrize(
+    "change", ["one side", "other side", "missing", "zero", "nan", "positive", "indefinite", "far"]
+)
+def test_the_quick_reader_leaves_peculiar_matrices_alone(change, chunks):
     operator = GridOperator.from_cell_types(np.zeros((4, 5), int), 2)
     csr = operator.to_csr().tolil()
     if change == "one side":
         csr[3, 4] = -1.5
+    elif change == "other side":  # the row before is of another part, with some numbers of parts
+        csr[9, 4] = -1.5
     elif change == "missing":
         csr[4, 3] = 0
     elif change == "nan":
@@ -293,5 +298,5 @@ def test_the_quick_reader_leaves_peculiar_matrices_alone(change):
     csr.sort_indices()
     if change == "zero":
         csr.data[csr.indptr[3]] = 0
-    accepted, _ = quick_reader(csr, (4, 5), operator.cells)
+    accepted, _ = quick_reader(csr, (4, 5), operator.cells, chunks)
     assert not accepted
