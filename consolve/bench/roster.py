@@ -26,7 +26,7 @@ class Solver:
     options
         PETSc options for a dimension and a number of ranks.
     one_rank
-        It runs on one rank and uses a thread a core; otherwise it runs on one rank a core.
+        It runs on one rank and uses a thread a core; all others run on one rank a core.
     direct
         Not a PETSc solver: the fast transform of :mod:`consolve.bench.direct`.
     """
@@ -115,9 +115,9 @@ SOLVERS: dict[str, Solver] = {
         Solver("gamg", "CG + PETSc GAMG, smoothed aggregation", _gamg),
         Solver("hypre", "CG + hypre BoomerAMG, tuned", _hypre),
         Solver("ml", "CG + Trilinos ML, smoothed aggregation", _ml),
-        Solver("mg", "CG + classical twin of cnn: trained scalars only", _mg, one_rank=True),
-        Solver("cnn", "CG + learned multilevel network", _cnn, one_rank=True),
-        Solver("dcd", "deep conjugate directions + learned multilevel network", _dcd, one_rank=True),
+        Solver("mg", "CG + classical twin of cnn: trained scalars only", _mg),
+        Solver("cnn", "CG + learned multilevel network", _cnn),
+        Solver("dcd", "deep conjugate directions + learned multilevel network", _dcd),
         Solver("fft", "direct cosine/sine transform, empty box only", _none, one_rank=True, direct=True),
     )
 }
@@ -143,8 +143,7 @@ def find_solver(text: str) -> Solver:
     options = parse_options(shlex.split(rest))
     if not label or not options:
         raise ValueError(f"{text!r} is no solver; expected 'LABEL=-ksp_type cg -pc_type ...'")
-    ours = options.get("pc_type") == "cnn" or options.get("ksp_type") == "dcd"
-    return Solver(label, "own options", lambda ndim, ranks: options, one_rank=ours)
+    return Solver(label, "own options", lambda ndim, ranks: options)
 
 
 def parse_options(words: list[str]) -> Options:

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.files import whole_file
+from consolve.hdf5 import import_h5py
 
 FORMAT_VERSION = 1
 LEVEL_CLASSES = 4
@@ -160,7 +161,7 @@ def load_weights(name_or_path: str | os.PathLike[str], ndim: int) -> Weights:
 
 
 def _read(path: Path) -> Weights:
-    import h5py
+    h5py = import_h5py()
 
     try:
         with h5py.File(path, "r") as file:
@@ -179,7 +180,7 @@ def _read(path: Path) -> Weights:
             if missing:
                 raise WeightsError(f"{path}: attribute {missing[0]!r} is missing; the file is damaged")
             numbers = {key: int(file.attrs[key]) for key in ("ndim", "sweeps", "hidden")}
-            tensors = {name: np.asarray(file[name]) for name in file if isinstance(file[name], h5py.Dataset)}
+            tensors = {name: file[name][()] for name in file if isinstance(file[name], h5py.Dataset)}
             record = {k: str(v) for k, v in file.attrs.items() if k not in (*numbers, "consolve_format")}
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read as HDF5 ({error}); train or install it again") from error
@@ -188,7 +189,7 @@ def _read(path: Path) -> Weights:
 
 def save_weights(weights: Weights, path: str | os.PathLike[str]) -> None:
     """Write a weights file: whole or not at all."""
-    import h5py
+    h5py = import_h5py()
 
     with whole_file(path) as part, h5py.File(part, "w") as file:
         file.attrs["consolve_format"] = FORMAT_VERSION

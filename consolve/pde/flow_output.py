@@ -26,6 +26,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.hdf5 import import_h5py
 from consolve.pde.flow import Flow
 
 FORMAT_VERSION = 1
@@ -62,7 +63,7 @@ class FlowWriter:
 
     def write(self, flow: Flow) -> Path:
         """Add the present state of the flow as a frame; returns the path of its HDF5 file."""
-        import h5py
+        h5py = import_h5py()
 
         layout = (flow.scene.shape, flow.scene.spacing)
         if self._layout not in (None, layout):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.machinery
-import os
 import sys
 from pathlib import Path
 
@@ -38,7 +37,6 @@ def start(petsc: int) -> str | None:
             "program's PETSc, or name a Python that has one by CONSOLVE_PYTHON"
         )
     try:
-        _import_h5py()
         import consolve.solvers  # noqa: F401
     except Exception as error:
         return f"{python} cannot import consolve.solvers: {type(error).__name__}: {error}"
@@ -48,24 +46,6 @@ def start(petsc: int) -> str | None:
     if scalar != "float64":
         return f"the program's PETSc {library_at(petsc)} computes in {scalar}; consolve needs one for float64"
     return None
-
-
-def _import_h5py() -> None:
-    """Import h5py so that it uses the HDF5 that it brings with it.
-
-    PETSc may be linked with another HDF5.  In a compiled program, and in Python where someone has opened
-    libraries for all, the symbols of that one are global and would else be found first.
-    """
-    if "h5py" in sys.modules:
-        return
-    import numpy  # noqa: F401  (before the flags change: they are for h5py alone)
-
-    flags = sys.getdlopenflags()
-    sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
-    try:
-        import h5py  # noqa: F401
-    finally:
-        sys.setdlopenflags(flags)
 
 
 def petsc4py_extension() -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.hdf5 import import_h5py
 from consolve.pde import FLUID
 from consolve.solvers.collective import together
 from consolve.solvers.errors import MatrixError, SystemFileError
@@ -152,7 +153,7 @@ def _open_npy(path: Path) -> Iterator[tuple[tuple[int, ...], np.dtype, Reader]]:
 
 @contextmanager
 def _open_h5(path: Path) -> Iterator[tuple[tuple[int, ...], np.dtype, Reader]]:
-    import h5py
+    h5py = import_h5py()
 
     with h5py.File(path, "r") as file:
         data = file[_only_array([name for name in file if isinstance(file[name], h5py.Dataset)], path)]

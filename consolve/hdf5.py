@@ -1,0 +1,27 @@
+"""h5py beside other users of HDF5 in one process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+
+
+def import_h5py() -> ModuleType:
+    """h5py, bound to the HDF5 that it brings with it.
+
+    PETSc and DOLFINx may be linked with another HDF5.  In a compiled program, and in Python where their
+    libraries were opened for all, the symbols of that one are global; h5py would find them first, and then
+    fails with "Not a datatype".
+    """
+    if "h5py" in sys.modules:
+        return sys.modules["h5py"]
+    import numpy  # noqa: F401  (before the flags change: they are for h5py alone)
+
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | getattr(os, "RTLD_DEEPBIND", 0))
+    try:
+        import h5py
+    finally:
+        sys.setdlopenflags(flags)
+    return h5py
