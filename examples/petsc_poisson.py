@@ -56,8 +56,7 @@ def solve(cells: int = 128) -> tuple[int, float]:
     da.getVecArray(b)[:, :] = (0.5 * np.pi) ** 2 * exact[x0:x1, None]
 
     ksp = PETSc.KSP().create(da.comm)
-    ksp.setDM(da)
-    ksp.setDMActive(False)
+    ksp.getPC().setDM(da)
     ksp.setOperators(A)
     ksp.setType("cg")
     ksp.getPC().setType("cnn")

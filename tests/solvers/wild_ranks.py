@@ -164,8 +164,7 @@ def solve(boundary, storage, shape, method):
     options["ksp_norm_type"] = "unpreconditioned"
     ksp.setOperators(operator, mat)
     if da is not None:
-        ksp.setDM(da)
-        ksp.setDMActive(False)
+        ksp.getPC().setDM(da)
     ksp.setType(method)
     ksp.getPC().setType("cnn")
     ksp.setTolerances(rtol=1e-10, max_it=60)
