@@ -273,6 +273,7 @@ def _read_with_petsc(
     stencil = read_stencil(mat, GridMap(shape, cells.astype(np.int32), "the grid that was given"))
     mat.destroy()
     rows = stencil.diagonal_rows.astype(np.intp)
+    assert stencil.operator is not None
     return ReadMatrix(stencil.operator, stencil.sign, rows, stencil.diagonal_inverse)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -46,15 +48,11 @@ def closed_components(
     labels = np.full(fixed.shape, -1, np.int32)
     has_dirichlet = np.empty(0, np.bool_)
     if fixed.size:
-        inner = [(f[own] if f.shape == fixed.shape else f).copy() for f in faces]
-        for axis in range(3):
-            last: list[Any] = [slice(None)] * 3
-            last[axis] = -1
-            inner[axis][tuple(last)] = 0
         mine = np.empty(fixed[own].shape, np.int32)
-        has_dirichlet = kernels.label_components(
-            *inner, np.ascontiguousarray(fixed[own]), np.ascontiguousarray(active[own]), mine
-        )
+        with _closed_at_the_end(faces, own):
+            inner = (np.ascontiguousarray(f[own] if f.shape == fixed.shape else f) for f in faces)
+            rest = (np.ascontiguousarray(v[own]) for v in (fixed, active))
+            has_dirichlet = kernels.label_components(*inner, *rest, mine)
         labels[own] = mine
     counts = np.array([has_dirichlet.size] if comm is None else comm.allgather(has_dirichlet.size), np.int64)
     if counts.max() >= _MOST_LABELS:
@@ -82,6 +80,23 @@ def closed_components(
     number = np.where(is_open, -1, np.cumsum(~is_open) - 1).astype(np.int32)
     lookup = np.append(number[component[start[rank] : start[rank + 1]]], np.int32(-1))
     return lookup[labels].astype(np.int32), int((~is_open).sum())
+
+
+@contextmanager
+def _closed_at_the_end(faces: list[NDArray], own: tuple[slice, slice, slice]) -> Iterator[None]:
+    """Within, the faces that lead out of the box are 0: slabs then need no copies of their volumes."""
+    layers = []
+    for axis, face in enumerate(faces):
+        last: list[Any] = list(own) if face.size > 1 else [slice(None)] * 3
+        last[axis] = min(own[axis].stop, face.shape[axis]) - 1
+        layer = face[tuple(last)]
+        layers.append((layer, layer.copy()))
+        layer[...] = 0
+    try:
+        yield
+    finally:
+        for layer, values in layers:
+            layer[...] = values
 
 
 def _crossing(

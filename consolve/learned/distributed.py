@@ -165,7 +165,7 @@ class DistributedMultilevel:
     def update(self, operator: RowOperator) -> None:
         """Setup for another operator; plans and memory are kept if the rows lie in the same cells."""
         if not self._all(self._rows is not None and np.array_equal(self._held, operator.cells)):
-            self._held = np.array(operator.cells)
+            self._held = operator.cells
             self._plan(self._held)
         rows = self._rows
         assert rows is not None

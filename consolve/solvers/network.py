@@ -67,6 +67,7 @@ class Network:
             Model, threads of this rank, and cells up to which a level goes to one rank.
         """
         operator, rows = stencil.operator, stencil.grid.cells.size
+        assert operator is not None
         serial = isinstance(operator, GridOperator)
         unknowns = int(np.count_nonzero(operator.active))
         totals = (unknowns, rows) if comm is None else comm.allreduce(np.array([unknowns, rows]))

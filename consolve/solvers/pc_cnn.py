@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ class PCCNN:
         threads = self.threads or default_threads()
         with limited_to(threads):
             self._served.set_up(pc, self._comm, stencil, self.model, threads, self.gathered_cells)
-        self._stencil = stencil
+        self._stencil = replace(stencil, operator=None)  # its arrays have done their work
         self.setups += 1
 
     @reported

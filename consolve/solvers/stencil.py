@@ -32,7 +32,7 @@ class Stencil:
     ----------
     operator
         On one rank, and without periodic axes: the operator on all cells, active where a coupled row lies.
-        Else that of the local rows.
+        Else that of the local rows.  None where it is not needed any more.
     grid
         The cell of each local row; its periodic axes are those of the map that was given, and those that
         couplings from last to first cells tell of.
@@ -48,7 +48,7 @@ class Stencil:
         symmetric.
     """
 
-    operator: GridOperator | RowOperator
+    operator: GridOperator | RowOperator | None
     grid: GridMap
     sign: int
     diagonal_rows: NDArray[np.int32]
