@@ -163,7 +163,7 @@ def test_a_matrix_that_a_dmda_made_knows_its_grid(problems, exact):
     mat = dmda_matrix(dm)
     ksp = problems.ksp(mat)
     assert problems.solve(ksp, np.random.default_rng(0).standard_normal(204)).iterations == 1
-    assert ksp.getPC().getPythonContext()._stencil.operator.shape == (17, 12)
+    assert ksp.getPC().getPythonContext()._stencil.grid.shape == (17, 12)
 
 
 @pytest.mark.parametrize("shape", [(6, 7), (4, 3, 5)], ids=str)
