@@ -51,7 +51,7 @@ class Conditions:
     Attributes
     ----------
     cores
-        Ranks of PETSc's own solvers, threads of those that run on one rank.
+        Ranks of the solvers, threads of those that run on one rank.
     repeat
         Set-ups and solves; the fastest counts.
     timeout, memory_limit_mb

@@ -47,9 +47,9 @@ def _options_of_all(command: Callable) -> Callable:
 def bench() -> None:
     """Benchmarks: the same problem through several solvers.
 
-    Each solver runs in processes of its own, on the same cores: PETSc's on one rank a core, ours on one rank
-    with a thread a core.  All stop at the same true relative residual, which is computed anew from the
-    assembled matrix.  Loading and compiling are timed apart.
+    Each solver runs in processes of its own, on one rank a core (the direct transform on one rank with a
+    thread a core).  All stop at the same true relative residual, which is computed anew from the assembled
+    matrix.  Loading and compiling are timed apart.
     """
 
 

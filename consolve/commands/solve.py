@@ -44,8 +44,8 @@ def solve(
 ) -> None:
     """Solve A x = b for a MATRIX from a file: PETSc binary, MatrixMarket, or SciPy .npz.
 
-    Default solver: -ksp_type cg -ksp_rtol 1e-6 -pc_type cnn, on the true residual.  The network has to know
-    where the rows lie: give --grid or --mask.  Other PETSc options go after '--':
+    Default solver: -ksp_type cg -ksp_rtol 1e-6 -pc_type cnn, on the true residual.  Where the rows lie is
+    read from the matrix if it tells, else give --grid or --mask.  Other PETSc options go after '--':
 
         consolve solve A.mtx --grid 256,256 -- -ksp_type dcd -ksp_rtol 1e-8
     """
