@@ -40,8 +40,9 @@ def best(function: Callable[..., Any], *arguments: Any) -> float:
 
 def fine_kernels(m: MultilevelPreconditioner) -> dict[str, float]:
     """Seconds of each kernel on the finest level, of a cycle from the first and from the second level."""
-    layout, arena, threads = m._layout, m._arena, m.threads
-    assert layout is not None
+    hierarchy, threads = m._hierarchy, m.threads
+    assert hierarchy is not None
+    layout, arena = hierarchy.layout, hierarchy.arena
     n0, n1, _ = (int(n) for n in layout.shapes[0])
     c0, c1, c2 = (int(n) for n in layout.shapes[1])
 
@@ -56,20 +57,20 @@ def fine_kernels(m: MultilevelPreconditioner) -> dict[str, float]:
 
     def half(mode: int, colour: int) -> float:
         kernel = cycle_kernels.half_sweep_threads
-        return best(kernel, *sweep, uniform, n0, n1, colour, alpha, mode, threads)
+        return best(kernel, *sweep, uniform, n0, n1, colour, alpha, mode, 0, n0 * n1, threads)
 
     coarse_x = array("x", 1)
     joined = np.zeros((coarse_x.shape[1], c2 + 2), np.float32)
-    shapes = (n0, n1, c0, c1, c2, threads)
-    cycle = (m._alpha, m._inverse, threads)
+    down, up = (n0, n1, c0, c1, c2, 0, c0 * c1, threads), (n0, n1, c0, c1, 0, n0 * n1, threads)
+    cycle = (hierarchy._alpha, hierarchy.inverse, threads)
     return {
         "half-sweep, red from zero": half(cycle_kernels.FRESH, 0),
         "half-sweep, black from zero": half(cycle_kernels.FRESH, 1),
         "half-sweep": half(cycle_kernels.RELAX, 0),
         "half-sweep and residual": half(cycle_kernels.RELAX_AND_RESIDUAL, 1),
         "residual of one colour": half(cycle_kernels.RESIDUAL, 0),
-        "restriction": best(cycle_kernels._restrict_threads, array("residual"), *own, array("b", 1), *shapes),
-        "prolongation": best(cycle_kernels._prolong_threads, array("x"), *own, coarse_x, joined, *shapes),
+        "restriction": best(cycle_kernels.restrict_threads, array("residual"), *own, array("b", 1), *down),
+        "prolongation": best(cycle_kernels.prolong_threads, array("x"), *own, joined, *up),
         "cycle": best(cycle_kernels.v_cycle, arena, layout.table, *cycle),
         "cycle from the second level": best(cycle_kernels.v_cycle, arena, layout.table[1:].copy(), *cycle),
     }

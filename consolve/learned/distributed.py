@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.learned import cycle_kernels, setup_kernels
+from consolve.learned import cycle_kernels, setup_kernels, vector_kernels
 from consolve.learned.coarsest import DirectSolve
 from consolve.learned.components import closed_components
 from consolve.learned.distributed_level import DistributedLevel
@@ -22,7 +22,7 @@ from consolve.learned.exchange_kernels import box_around
 from consolve.learned.hierarchy import EXTREME, Hierarchy, LevelBuilder, LevelFacts, vanishes
 from consolve.learned.multilevel import powers_of_two
 from consolve.learned.partition import Partition, partition_of_rows
-from consolve.learned.plan import Periodic, make_plan
+from consolve.learned.plan import HALO, Periodic, make_plan, with_halo
 from consolve.learned.row_exchange import RowExchange
 from consolve.learned.transfer import SplitArrays, Traffic, Transfer, VolumeArrays
 from consolve.learned.weights import Weights
@@ -37,7 +37,7 @@ MOST_DIRECT = 20_000
 
 
 class UnservedGrid(ValueError):
-    """A periodic grid whose sizes cannot be halved often enough."""
+    """A periodic grid whose sizes cannot be halved often enough, or one too large for its ranks."""
 
 
 class DistributedMultilevel:
@@ -96,7 +96,11 @@ class DistributedMultilevel:
         self._tail: Hierarchy | DirectSolve | None = None
         self._levels: list[DistributedLevel] = []
         self.setups = 0
-        self.update(operator)
+        try:
+            self.update(operator)
+        except BaseException:
+            self.close()
+            raise
 
     def _bounds(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
         """(size, 2, 3): box around the cells of each rank's rows."""
@@ -116,12 +120,25 @@ class DistributedMultilevel:
         self._last, self._root = last.shape, last.ranks[0]
         if any(self._periodic) and math.prod(self._last) > MOST_DIRECT:
             raise UnservedGrid(self._advice())
+        self._check_sizes()
         self._levels = [
             DistributedLevel(self.comm, number, partition, self._periodic, self._builder, self.traffic)
             for number, partition in enumerate(self.plan.levels)
         ]
         self._connect(last)
         self._exchange_rows(cells, self._levels[0].partition if self._levels else last)
+
+    def _check_sizes(self) -> None:
+        """Raise on all ranks if a rank's arrays are too long for indices of 32 bits."""
+        for partition in self.plan.levels[:1]:
+            boxes = with_halo(partition.boxes, HALO, partition.shape, self._periodic)
+            sizes = (tuple(int(n) for n in box[1] - box[0]) for box in boxes)
+            largest = max(SplitArrays((0, 0, 0), size).size for size in sizes)  # type: ignore[arg-type]
+            if largest >= 2**31:
+                raise UnservedGrid(
+                    f"a rank would hold {largest} cells with its halo, more than 2^31: use more than "
+                    f"{len(partition.ranks)} ranks for this grid"
+                )
 
     def _connect(self, last: Partition) -> None:
         """Tell each level of the next."""
@@ -278,7 +295,7 @@ class DistributedMultilevel:
             raise ValueError(f"r and z must have {self._held.size} entries, got {r.shape} and {z.shape}")
         threads = self.threads if r.size >= cycle_kernels.SERIAL_CELLS else 1
         with np.errstate(all="ignore"):
-            total = self._total(float(cycle_kernels.absolute_sum(r, threads)))
+            total = self._total(float(vector_kernels.absolute_sum(r, threads)))
         if total == 0:
             z[:] = 0
             return

@@ -7,7 +7,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.learned import cycle_kernels, setup_kernels
+from consolve.learned import cycle_kernels, setup_kernels, vector_kernels
 from consolve.learned.hierarchy import EXTREME, Hierarchy, LevelBuilder, LevelFacts, vanishes
 from consolve.learned.layout import runs_of
 from consolve.learned.weights import Weights
@@ -121,7 +121,7 @@ class MultilevelPreconditioner:
             raise ValueError(f"r and z must have {self._entries} entries, got {r.shape} and {z.shape}")
         threads = self.threads if r.size >= cycle_kernels.SERIAL_CELLS else 1
         with np.errstate(all="ignore"):
-            total = float(cycle_kernels.absolute_sum(r, threads))
+            total = float(vector_kernels.absolute_sum(r, threads))
         if total == 0:
             z[:] = 0
             return
@@ -134,9 +134,9 @@ class MultilevelPreconditioner:
         down, up = powers_of_two(mean)
         b, x = hierarchy.array(0, "b"), hierarchy.array(0, "x")
         n0, n1, _ = hierarchy.layout.shapes[0]
-        cycle_kernels.scatter(r, self._runs, down, b, n0, n1, threads)
+        vector_kernels.scatter(r, self._runs, down, b, n0, n1, threads)
         hierarchy.cycle(self.threads)
-        cycle_kernels.gather(x, self._runs, up / self.scale, z, n0, n1, threads)
+        vector_kernels.gather(x, self._runs, up / self.scale, z, n0, n1, threads)
 
     @property
     def levels(self) -> list[LevelFacts]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.learned import cycle_kernels
 from consolve.learned import exchange_kernels as kernels
+from consolve.learned import vector_kernels
 from consolve.learned.layout import runs_of
 from consolve.learned.partition import Partition
 from consolve.learned.transfer import SplitArrays, Traffic
@@ -140,7 +140,7 @@ class RowExchange:
         self._start(0)
         if self._layout is not None:
             n0, n1, _ = self._layout.shape
-            cycle_kernels.scatter(r, self._runs, scale, b, n0, n1, threads)
+            vector_kernels.scatter(r, self._runs, scale, b, n0, n1, threads)
         self._finish(0)
         b.reshape(-1)[self._split] = self._in
 
@@ -150,7 +150,7 @@ class RowExchange:
         self._start(1)
         if self._layout is not None:
             n0, n1, _ = self._layout.shape
-            cycle_kernels.gather(x, self._runs, scale, z, n0, n1, threads)
+            vector_kernels.gather(x, self._runs, scale, z, n0, n1, threads)
         self._finish(1)
         z[self._rows] = scale * self._out.astype(np.float64)
 

@@ -62,6 +62,11 @@ class SplitArrays:
         """Framed length of a row of one colour."""
         return (self.shape[2] + 1) // 2 + 2
 
+    @property
+    def size(self) -> int:
+        """Entries of an array."""
+        return 2 * self.rows * self.width
+
     def zeros(self) -> NDArray[np.float32]:
         """An empty array (2, rows, width)."""
         return zeros((2, self.rows, self.width), np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.pde.arrays import zeros
-from consolve.solvers import lump_kernels, row_kernels, wrap_kernels
+from consolve.solvers import lump_kernels, regular_kernels, row_kernels, wrap_kernels
 from consolve.solvers import stencil_kernels as kernels
 from consolve.solvers.collective import raise_together
 from consolve.solvers.exchange import CellDirectory, Messages
@@ -79,7 +79,7 @@ class RowReader:
         if self._comm is None and not any(self._grid.periodic):
             return None  # read_regular_rows has tried
         rows = self._new_rows(self._agreed_sign(int(kernels.sign_of_diagonal(*self._matrix.own))))
-        fine = row_kernels.read_regular(
+        fine = regular_kernels.read_regular(
             *self._csr, self._back, self._cells, *self._geometry(), rows.sign, self._threshold,
             *_volume(rows.faces), rows.dirichlet, rows.active, rows.kind, rows.diagonal,
             max(1, min(numba.get_num_threads(), self._matrix.rows // 1024)),

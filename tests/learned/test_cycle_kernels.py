@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from consolve.learned import cycle_kernels as ck
+from consolve.learned import vector_kernels as vk
 from consolve.learned.layout import level_shapes, make_layout, runs_of
 
 SHAPES = [(5, 6), (8, 8), (7, 9), (1, 6), (6, 1), (4, 5, 6), (5, 4, 7), (3, 1, 8), (6, 7, 1)]
@@ -166,11 +167,11 @@ def test_scatter_and_gather(shape, shuffled):
     r = level.rng.standard_normal(cells.size)
     b, z = level.put(np.full(level.volume, 5.0)), np.full(cells.size, 7.0)
     n0, n1, _ = level.volume
-    ck.scatter(r, runs, 2.0, b, n0, n1, 3)
+    vk.scatter(r, runs, 2.0, b, n0, n1, 3)
     expected = np.full(n, 5.0)
     expected[cells[active[cells]]] = 2 * r[active[cells]]
     np.testing.assert_allclose(level.take(b).ravel(), expected, rtol=1e-6)
-    ck.gather(b, runs, 0.5, z, n0, n1, 3)
+    vk.gather(b, runs, 0.5, z, n0, n1, 3)
     np.testing.assert_allclose(z, np.where(active[cells], r, 0), rtol=1e-6)
 
 
@@ -185,11 +186,11 @@ def test_runs_of_a_long_vector_cover_it():
 
 def test_absolute_sum():
     r = np.linspace(-1, 2, 1001)
-    assert ck.absolute_sum(r, 3) == pytest.approx(np.abs(r).sum())
+    assert vk.absolute_sum(r, 3) == pytest.approx(np.abs(r).sum())
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_absolute_sum_shows_faults(bad):
     r = np.ones(1000)
     r[777] = bad
-    assert not np.isfinite(ck.absolute_sum(r, 2))
+    assert not np.isfinite(vk.absolute_sum(r, 2))

@@ -73,6 +73,9 @@ def put(value):
 def main():
     good, closed = system(2), system(1)
     found = {}
+    PETSc.Log.begin()
+    told(good, "cg")
+    found["exchanges"] = COMM.allgather(PETSc.Log.Event("CNNHalo").getPerfInfo()["count"])
     for kind in ("cg", "dcd", "fgmres"):
         found[f"fine {kind}"] = told(good, kind)
         found[f"nan {kind}"] = told(good, kind, put(np.nan))
