@@ -243,7 +243,8 @@ class PCCNN:
             cells = " x ".join(map(str, level.shape[::-1]))
             held = ""
             if ranks > 1 and holders:
-                held = f", on {holders[min(number, len(holders) - 1)]} ranks"
+                count = holders[min(number, len(holders) - 1)]
+                held = f", on {count} rank{'s' if count > 1 else ''}"
             yield f"level {number}: {cells} cells, {level.unknowns} unknowns, {level.bytes} bytes{held}"
 
 
