@@ -1,31 +1,15 @@
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from mpi_program import needs_mpirun, result_on_ranks
 
 PROGRAM = Path(__file__).with_name("distributed_ranks.py")
 
-pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun")
+pytestmark = needs_mpirun
 
 
 def run(ranks, *arguments):
-    """The JSON line that the program prints on so many ranks."""
-    environment = dict(os.environ)
-    for name in (
-        "OMPI_ALLOW_RUN_AS_ROOT",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
-        "OMPI_MCA_rmaps_base_oversubscribe",
-    ):
-        environment[name] = "1"
-    environment |= {"OMPI_MCA_btl_vader_single_copy_mechanism": "none", "OMP_WAIT_POLICY": "PASSIVE"}
-    command = ["mpirun", "-n", str(ranks), sys.executable, str(PROGRAM), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return result_on_ranks(ranks, PROGRAM, *arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,12 @@
 """Faults that one rank alone sees end the solve on all ranks, with the same words."""
 
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from mpi_program import needs_mpirun, result_on_ranks
 from petsc4py import PETSc
 
-pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun")
+pytestmark = needs_mpirun
 PROGRAM = Path(__file__).with_name("faults_ranks.py")
 Reason = PETSc.KSP.ConvergedReason
 TOLD = {
@@ -25,18 +21,7 @@ TOLD = {
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_all_ranks_are_told_the_same(ranks):
-    environment = os.environ | {
-        "PYTHONPATH": str(PROGRAM.parents[2]),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
-    }
-    command = ["mpirun", "-n", str(ranks), sys.executable, str(PROGRAM)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = result_on_ranks(ranks, PROGRAM)
     exchanges = found.pop("exchanges")  # the event CNNHalo of -log_view
     assert min(exchanges) > 10 if ranks > 1 else exchanges == [0]
     assert all(len(told) == ranks and len(set(told)) == 1 for told in found.values()), found

@@ -1,11 +1,6 @@
 """Where rows lie: DMDA, size, mask, index sets and coordinates, on one rank and on several."""
 
 import functools
-import json
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from mpi_program import needs_mpirun, result_on_ranks
 from petsc4py import PETSc
 
 from consolve.solvers import MatrixError, SystemFileError, attach_grid, cell_images
@@ -21,7 +17,7 @@ from consolve.solvers.grid_map import GridMap, find_grid
 
 PROGRAM = Path(__file__).parent / "grid_map_ranks.py"
 IMAGE = np.random.default_rng(1).choice(3, (5, 7, 6), p=[0.6, 0.2, 0.2]).astype(np.uint8)
-on_ranks = pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun")
+on_ranks = needs_mpirun
 
 
 def write_images(folder, image=IMAGE):
@@ -39,19 +35,7 @@ def found(ranks):
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder))
         fluid = str(np.count_nonzero(IMAGE == 0))
-        command = ["mpirun", "-n", str(ranks), sys.executable, str(PROGRAM), folder, fluid]
-        environment = os.environ | {
-            "PYTHONPATH": str(PROGRAM.parents[2]),
-            "NUMBA_NUM_THREADS": "1",
-            "OMPI_ALLOW_RUN_AS_ROOT": "1",
-            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-            "OMPI_MCA_rmaps_base_oversubscribe": "1",
-            "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
-        }
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert done.returncode == 0 and len(lines) == 1, done.stdout + done.stderr
-    return json.loads(lines[0][7:])
+        return result_on_ranks(ranks, PROGRAM, folder, fluid)
 
 
 def sound(case):

@@ -1,16 +1,12 @@
 """The grid of a PETSc matrix from its pattern: on one rank, on several, and as the preconditioner uses it."""
 
 import functools
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from mpi_program import needs_mpirun, result_on_ranks
 from petsc4py import PETSc
 
 from consolve.pde import GridOperator
@@ -106,22 +102,10 @@ def test_a_matrix_that_is_not_square_is_refused():
 
 @functools.cache
 def found(ranks):
-    command = ["mpirun", "-n", str(ranks), sys.executable, str(PROGRAM)]
-    environment = os.environ | {
-        "PYTHONPATH": str(PROGRAM.parents[2]),
-        "NUMBA_NUM_THREADS": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert done.returncode == 0 and len(lines) == 1, done.stdout + done.stderr
-    return json.loads(lines[0][7:])
+    return result_on_ranks(ranks, PROGRAM)
 
 
-@pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun")
+@needs_mpirun
 @pytest.mark.parametrize("ranks", [2, 3, 5])
 class TestRanks:
     def test_every_rank_finds_the_same_grid(self, ranks):

@@ -1,35 +1,20 @@
 """KSP dcd on several ranks: the same iteration as on one, three reductions an iteration, no rank astray."""
 
 import functools
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mpi_program import needs_mpirun, result_on_ranks
 
-pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun")
+pytestmark = needs_mpirun
 PROGRAM = Path(__file__).parent / "dcd_ranks.py"
 PRECONDITIONERS = ("none", "jacobi", "bjacobi", "proposals")
 
 
 @functools.cache
 def found(ranks):
-    command = ["mpirun", "-n", str(ranks), sys.executable, str(PROGRAM)]
-    environment = os.environ | {
-        "PYTHONPATH": str(PROGRAM.parents[2]),
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert done.returncode == 0 and len(lines) == 1, done.stdout + done.stderr
-    return json.loads(lines[0][7:])
+    return result_on_ranks(ranks, PROGRAM)
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

@@ -1,34 +1,18 @@
 """Matrices on several ranks are read as on one, and a fault of one rank is an error on all."""
 
 import functools
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from mpi_program import needs_mpirun, result_on_ranks
 
-pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun")
+pytestmark = needs_mpirun
 PROGRAM = Path(__file__).parent / "stencil_ranks.py"
 
 
 @functools.cache
 def found(ranks):
-    command = ["mpirun", "-n", str(ranks), sys.executable, str(PROGRAM)]
-    environment = os.environ | {
-        "PYTHONPATH": str(PROGRAM.parents[2]),
-        "NUMBA_NUM_THREADS": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert done.returncode == 0 and len(lines) == 1, done.stdout + done.stderr
-    return json.loads(lines[0][7:])
+    return result_on_ranks(ranks, PROGRAM)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])

@@ -4,17 +4,13 @@ Each of the cases is solved to 1e-10 and compared with a direct solution of the 
 """
 
 import functools
-import json
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from mpi_program import needs_mpirun, result_on_ranks
 
-pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun")
+pytestmark = needs_mpirun
 PROGRAM = Path(__file__).with_name("wild_ranks.py")
 MOST_ITERATIONS = {"mixed": 40, "box stencil": 40}
 RANKS = [1, 2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
@@ -22,22 +18,8 @@ RANKS = [1, 2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks
 
 @functools.cache
 def found(ranks, dim):
-    environment = os.environ | {
-        "PYTHONPATH": str(PROGRAM.parents[2]),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "OMPI_MCA_mpi_yield_when_idle": "1",
-        "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
-    }
-    command = ["mpirun", "-n", str(ranks), sys.executable, str(PROGRAM), str(dim)]
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=600, cwd=folder
-        )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+        return result_on_ranks(ranks, PROGRAM, str(dim), folder=folder)
 
 
 @pytest.mark.parametrize("dim", [2, 3])
