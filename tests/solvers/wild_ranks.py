@@ -107,10 +107,11 @@ def numbering(storage, shape, comm):
         natural[numbers] = np.arange(size)
         start, stop = da.getGlobalVec().getOwnershipRange()
         return natural, COMM.allgather(stop - start), da
-    rng = np.random.default_rng(5)
     if storage == "scattered":
+        rng = np.random.default_rng(5)
+        scattered = rng.permutation(size)  # first, so that it is the same on any number of ranks
         cuts = np.sort(rng.integers(0, size, COMM.size - 1))
-        return rng.permutation(size), np.diff([0, *cuts, size]).tolist(), None
+        return scattered, np.diff([0, *cuts, size]).tolist(), None
     return np.arange(size), [size // COMM.size + (r < size % COMM.size) for r in range(COMM.size)], None
 
 
