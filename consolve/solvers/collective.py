@@ -20,6 +20,8 @@ def raise_together(comm: Any, error: Exception | None) -> None:
     """
     chosen = _error_of_all(comm, error)
     try:
+        if chosen is not None and chosen is not error:
+            raise chosen from None  # this rank's own error, if any, would be shown as its context
         if chosen is not None:
             raise chosen
     finally:

@@ -73,7 +73,8 @@ def find_grid(
     """The grid of a matrix; collective.
 
     Looked for in this order: ``mask``, ``grid``, index sets attached to ``mat``, the DMDA ``dm``, the DMDA
-    that made ``mat``, ``coordinates``, the pattern of ``mat``.
+    that made ``mat``, ``coordinates``, the pattern of ``mat``.  A matrix without rows, such as the block of
+    a rank that owns none, has a grid of one cell that no row lies in.
 
     Parameters
     ----------
@@ -99,6 +100,8 @@ def find_grid(
         raise OptionError(
             "-pc_cnn_grid and -pc_cnn_mask are both given; a mask has a grid of its own: give one"
         )
+    if mat.getSize() == (0, 0):
+        return GridMap((1, 1), np.empty(0, _cell_type(mat, (1, 1))), "no rows")
     if mask:
         return _from_mask(mat, mask)
     if grid:

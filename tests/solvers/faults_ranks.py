@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 
 import numpy as np
 import petsc4py
@@ -50,6 +51,8 @@ def told(mat, kind, change=lambda b, last: None, **options):
     except Exception as error:
         cause = error.__cause__ or error.__context__ or error
         result = str(cause if not isinstance(error, ValueError) else error)
+        if "During handling of" in "".join(traceback.format_exception(error)):
+            result += " (and another error)"
     for name in chosen:
         database.delValue(name)
     return COMM.allgather(result)
@@ -88,6 +91,7 @@ def main():
     found["matrix asymmetric"] = told(system(2, spoil(last, -7.0)), "cg")
     found["grid"] = told(good, "cg", pc_cnn_grid="18,17")
     found["model"] = told(good, "cg", pc_cnn_model="nowhere.h5")
+    found["threads"] = told(good, "cg", pc_cnn_threads=9999)
     if COMM.rank == 0:
         print(json.dumps(found))
 
