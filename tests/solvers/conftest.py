@@ -36,6 +36,25 @@ def petsc_matrix(csr: sp.spmatrix) -> PETSc.Mat:
     return PETSc.Mat().createAIJ(csr.shape, csr=arrays, comm=PETSc.COMM_SELF)
 
 
+def dmda_matrix(dm: PETSc.DMDA) -> PETSc.Mat:
+    """Dirichlet Laplacian assembled by stencils, x fastest."""
+    mat = dm.createMatrix()
+    sizes = dm.getSizes()
+    row, col = PETSc.Mat.Stencil(), PETSc.Mat.Stencil()
+    for index in np.ndindex(*sizes):
+        row.index = index
+        mat.setValueStencil(row, row, 2.0 * len(sizes))
+        for axis in range(len(sizes)):
+            for step in (-1, 1):
+                other = list(index)
+                other[axis] += step
+                if 0 <= other[axis] < sizes[axis]:
+                    col.index = tuple(other)
+                    mat.setValueStencil(row, col, -1.0)
+    mat.assemble()
+    return mat
+
+
 def petsc_vector(values: np.ndarray) -> PETSc.Vec:
     """Vector on this rank."""
     return PETSc.Vec().createWithArray(np.array(values, float), comm=PETSc.COMM_SELF)
@@ -95,6 +114,7 @@ class Problems:
     operator = staticmethod(make_operator)
     cell_types = staticmethod(cell_types)
     matrix = staticmethod(petsc_matrix)
+    dmda_matrix = staticmethod(dmda_matrix)
     vector = staticmethod(petsc_vector)
     ksp = staticmethod(make_ksp)
     solve = staticmethod(Solved)

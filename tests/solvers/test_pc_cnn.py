@@ -1,4 +1,4 @@
-"""PC cnn: correct solves however the grid is given, M symmetric and definite, PETSc's rules of reuse."""
+"""PC cnn: correct solves of every kind of system, M symmetric and definite, what PETSc asks of a PC."""
 
 import math
 
@@ -10,63 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from petsc4py import PETSc
 
-from consolve.learned.weights import WeightsError
 from consolve.pde import GridOperator
-from consolve.solvers import MatrixError, OptionError, SystemFileError, attach_grid, network
+from consolve.solvers import attach_grid
 
 SHAPES = [(17, 23), (9, 8, 11)]
-
-
-class Exact:
-    """A stand-in for the network: z = A^-1 r by dense algebra (the pseudo-inverse if A is singular)."""
-
-    built = 0
-
-    def __init__(self, operator, cells):
-        self.cells, self.updates = cells, 0
-        Exact.built += 1
-        self._read(operator)
-
-    def _read(self, operator):
-        dense = operator.to_csr("all").toarray()
-        inactive = ~operator.active.reshape(-1)
-        dense[inactive, inactive] = 0
-        self.inverse = np.linalg.pinv(dense, rcond=1e-10, hermitian=True)
-
-    def update(self, operator):
-        self.updates += 1
-        self._read(operator)
-
-    def apply(self, r, z):
-        full = np.zeros(len(self.inverse))
-        full[self.cells] = r
-        z[:] = (self.inverse @ full)[self.cells]
-
-    def close(self):
-        self.closed = True
-
-    levels = ()
-    bytes = 0
-
-
-@pytest.fixture
-def exact(monkeypatch):
-    Exact.built = 0
-    monkeypatch.setattr(
-        network, "build_model", lambda name, operator, cells: (Exact(operator, cells), "exact")
-    )
 
 
 def consistent_rhs(operator, seed=1):
     b = np.random.default_rng(seed).standard_normal(operator.shape)
     return operator.remove_null_space(np.where(operator.active, b, 0)).reshape(-1)[operator.cells]
-
-
-def raised(caught, error):
-    """The error itself, or what newer PETSc versions give as the cause of theirs."""
-    value = caught.value if isinstance(caught.value, error) else caught.value.__cause__
-    assert isinstance(value, error)
-    return str(value)
 
 
 def residual(csr, x, b):
@@ -121,64 +73,6 @@ def test_solves_with_a_mask(problems, tmp_path, suffix):
     csr, b = operator.to_csr(), consistent_rhs(operator)
     solved = problems.solve(problems.ksp(problems.matrix(csr), pc_cnn_mask=str(path)), b)
     assert solved.reason > 0 and residual(csr, solved.x, b) < 1.1e-8
-
-
-def dmda_matrix(dm, periodic=False):
-    """Dirichlet Laplacian assembled by stencils, x fastest."""
-    mat = dm.createMatrix()
-    sizes = dm.getSizes()
-    row, col = PETSc.Mat.Stencil(), PETSc.Mat.Stencil()
-    for index in np.ndindex(*sizes):
-        row.index = index
-        mat.setValueStencil(row, row, 2.0 * len(sizes))
-        for axis in range(len(sizes)):
-            for step in (-1, 1):
-                other = list(index)
-                other[axis] += step
-                if periodic or 0 <= other[axis] < sizes[axis]:
-                    col.index = tuple(other)
-                    mat.setValueStencil(row, col, -1.0)
-    mat.assemble()
-    return mat
-
-
-@pytest.mark.parametrize("sizes", [(12, 17), (7, 8, 10)], ids=str)
-@pytest.mark.parametrize("stencil", ["star", "box"])
-@pytest.mark.parametrize("kind", ["cg", "dcd"])
-def test_solves_on_a_dmda(problems, exact, sizes, stencil, kind):
-    """The order of axes is right: with another the exact stand-in would not solve in one iteration."""
-    dm = PETSc.DMDA().create(sizes, dof=1, stencil_width=1, stencil_type=stencil, comm=PETSc.COMM_SELF)
-    mat = dmda_matrix(dm)
-    ksp = problems.ksp(mat, kind)
-    ksp.getPC().setDM(dm)
-    b = np.random.default_rng(0).standard_normal(mat.getSize()[0])
-    solved = problems.solve(ksp, b)
-    assert solved.iterations == 1 and solved.reason > 0
-    operator = GridOperator.from_cell_types(np.zeros(sizes[::-1], int), outside=2)
-    assert residual(operator.to_csr(), solved.x, b) < 1e-8
-
-
-def test_a_matrix_that_a_dmda_made_knows_its_grid(problems, exact):
-    dm = PETSc.DMDA().create((12, 17), stencil_width=1, stencil_type="star", comm=PETSc.COMM_SELF)
-    mat = dmda_matrix(dm)
-    ksp = problems.ksp(mat)
-    assert problems.solve(ksp, np.random.default_rng(0).standard_normal(204)).iterations == 1
-    assert ksp.getPC().getPythonContext()._stencil.grid.shape == (17, 12)
-
-
-@pytest.mark.parametrize("shape", [(6, 7), (4, 3, 5)], ids=str)
-@pytest.mark.parametrize("boundary", ["mixed", "closed"])
-@pytest.mark.parametrize("numbering", ["active", "all"])
-def test_exact_network_makes_an_exact_preconditioner(problems, exact, shape, boundary, numbering):
-    operator = problems.operator(shape, boundary, seed=5)
-    csr = operator.to_csr(numbering)
-    mat = problems.matrix(csr)
-    attach_grid(mat, operator) if numbering == "active" else attach_grid(mat, shape)
-    ksp = problems.ksp(mat)
-    ksp.setUp()
-    r = np.random.default_rng(2).standard_normal(csr.shape[0])
-    expected = np.linalg.pinv(csr.toarray(), rcond=1e-10) @ r
-    np.testing.assert_allclose(problems.apply(ksp, r), expected, atol=1e-9)
 
 
 @given(st.integers(0, 10**6), st.integers(2, 3), st.sampled_from(["mixed", "open", "closed"]))
@@ -331,72 +225,6 @@ def test_several_right_hand_sides_at_once(problems):
         np.testing.assert_array_equal(Y.getDenseArray()[:, q], expected)
 
 
-class TestReuse:
-    @pytest.fixture
-    def system(self, problems, exact):
-        operator = problems.operator((6, 7), "mixed")
-        mat = problems.matrix(operator.to_csr())
-        attach_grid(mat, operator)
-        return operator, mat, problems.ksp(mat)
-
-    def test_solving_again_sets_up_once(self, problems, system):
-        operator, _, ksp = system
-        for seed in range(3):
-            assert problems.solve(ksp, consistent_rhs(operator, seed)).iterations == 1
-        assert ksp.getPC().getPythonContext().setups == 1 and Exact.built == 1
-
-    def test_changed_values_update_the_network(self, problems, system):
-        operator, mat, ksp = system
-        problems.solve(ksp, consistent_rhs(operator))
-        mat.scale(2.0)
-        assert problems.solve(ksp, consistent_rhs(operator)).iterations == 1
-        context = ksp.getPC().getPythonContext()
-        assert context.setups == 2 and Exact.built == 1 and context.network.updates == 1
-
-    def test_reuse_keeps_the_old_one(self, problems, system):
-        operator, mat, ksp = system
-        r = consistent_rhs(operator)
-        problems.solve(ksp, r)
-        before = problems.apply(ksp, r)
-        ksp.getPC().setReusePreconditioner(True)
-        mat.shift(0.7)
-        assert problems.solve(ksp, r).iterations > 1
-        assert ksp.getPC().getPythonContext().setups == 1
-        np.testing.assert_array_equal(problems.apply(ksp, r), before)
-
-    def test_other_cells_of_the_same_grid(self, problems, system):
-        operator, _, ksp = system
-        problems.solve(ksp, consistent_rhs(operator))
-        other = problems.operator((6, 7), "mixed", seed=9)
-        assert other.unknowns != operator.unknowns
-        mat = problems.matrix(other.to_csr())
-        attach_grid(mat, other)
-        ksp.reset()
-        ksp.setOperators(mat)
-        assert problems.solve(ksp, consistent_rhs(other)).iterations == 1
-
-    def test_other_grid(self, problems, system):
-        operator, _, ksp = system
-        problems.solve(ksp, consistent_rhs(operator))
-        other = problems.operator((3, 4, 5), "open", seed=8)
-        mat = problems.matrix(other.to_csr())
-        attach_grid(mat, other)
-        ksp.reset()
-        ksp.setOperators(mat)
-        assert problems.solve(ksp, consistent_rhs(other)).iterations == 1
-
-    def test_shell_operator_with_assembled_preconditioning_matrix(self, problems, system):
-        operator, mat, _ = system
-
-        class Shell:
-            def mult(self, _, x, y):
-                mat.mult(x, y)
-
-        shell = PETSc.Mat().createPython(mat.getSizes(), Shell(), comm=PETSc.COMM_SELF)
-        shell.setUp()
-        assert problems.solve(problems.ksp(shell, pmat=mat), consistent_rhs(operator)).iterations == 1
-
-
 def test_update_of_the_real_network_is_as_good_as_new(problems):
     first, second = (problems.operator((20, 21), "mixed", seed=s) for s in (0, 1))
     mats = []
@@ -472,96 +300,6 @@ def test_view_names_model_grid_and_levels(problems, tmp_path):
     ):
         assert words in text
     assert f"rows {operator.unknowns}" in text and f"level 0: 30 x 20 cells, {operator.unknowns} unk" in text
-
-
-@pytest.mark.parametrize(
-    "options, error, words",
-    [
-        ({"pc_cnn_grid": "10,9"}, MatrixError, "10 x 9 has 90 cells, the matrix 12 rows"),
-        ({"pc_cnn_grid": "12"}, OptionError, "NX,NY"),
-        ({"pc_cnn_grid": "4,x"}, OptionError, "'4,x'"),
-        ({"pc_cnn_grid": "4,-3"}, OptionError, "positive"),
-        ({"pc_cnn_grid": "3,4"}, MatrixError, "not a neighbour"),
-        ({"pc_cnn_mask": "absent.npy"}, SystemFileError, "absent.npy"),
-        ({"pc_cnn_model": "multigrid"}, OptionError, "auto, multilevel, mg"),
-        ({"pc_cnn_threads": "0"}, OptionError, "from 1 to"),
-        ({"pc_cnn_threads": "many"}, OptionError, "'many'"),
-        ({"pc_cnn_grid": "4,3", "pc_cnn_mask": "a.npy"}, OptionError, "give one"),
-    ],
-)
-def test_bad_options(problems, options, error, words):
-    mat = problems.matrix(GridOperator.from_cell_types(np.zeros((3, 4), int), outside=2).to_csr())
-    with pytest.raises((error, PETSc.Error)) as caught:
-        problems.ksp(mat, **options).setUp()
-    assert words in raised(caught, error)
-
-
-def test_mask_with_another_number_of_fluid_cells(problems, tmp_path):
-    np.save(tmp_path / "m.npy", np.zeros((3, 5), np.uint8))
-    mat = problems.matrix(sp.eye(12))
-    with pytest.raises((MatrixError, PETSc.Error)) as caught:
-        problems.ksp(mat, pc_cnn_mask=str(tmp_path / "m.npy")).setUp()
-    text = raised(caught, MatrixError)
-    assert "15 fluid cells" in text and "12 rows" in text
-
-
-def test_damaged_weights(problems, tmp_path):
-    path = tmp_path / "weights.h5"
-    path.write_bytes(b"no weights")
-    operator = problems.operator((9, 10), "mixed")
-    mat = problems.matrix(operator.to_csr())
-    attach_grid(mat, operator)
-    with pytest.raises((WeightsError, PETSc.Error)) as caught:
-        problems.ksp(mat, pc_cnn_model=str(path)).setUp()
-    assert "weights.h5" in raised(caught, WeightsError)
-
-
-@pytest.mark.parametrize("case", ["dof", "1d"])
-def test_unfit_dmda(problems, case):
-    sizes = (8,) if case == "1d" else (4, 5)
-    dm = PETSc.DMDA().create(
-        sizes, dof=2 if case == "dof" else 1, stencil_type="star", stencil_width=1, comm=PETSc.COMM_SELF
-    )
-    mat = dm.createMatrix() if case == "dof" else dmda_matrix(dm)
-    mat.assemble()
-    ksp = problems.ksp(mat)
-    ksp.getPC().setDM(dm)
-    with pytest.raises((MatrixError, PETSc.Error)) as caught:
-        ksp.setUp()
-    words = {"dof": "blocks of 2", "1d": "1D"}[case]
-    assert words in raised(caught, MatrixError)
-
-
-@pytest.mark.parametrize(
-    "shape, cells, words",
-    [
-        ((3, 4), np.arange(11), "11 entries"),
-        ((12,), None, "2 or 3"),
-        ((3, 5), None, "15 cells"),
-    ],
-)
-def test_attach_grid_checks_sizes(problems, shape, cells, words):
-    with pytest.raises(ValueError, match=words):
-        attach_grid(problems.matrix(sp.eye(12)), shape, cells)
-
-
-@pytest.mark.parametrize("cells, words", [([0, 1, 2, 12], "0..11"), ([0, 1, 1, 2], "twice")])
-def test_attached_cells_are_checked(problems, cells, words):
-    mat = problems.matrix(sp.eye(4))
-    attach_grid(mat, (3, 4), np.array(cells))
-    with pytest.raises((MatrixError, PETSc.Error)) as caught:
-        problems.ksp(mat).setUp()
-    assert words in raised(caught, MatrixError)
-
-
-def test_grid_attached_as_a_c_program_would(problems, exact):
-    """Two index sets: the cell of each row, and NX, NY."""
-    operator = problems.operator((5, 8), "mixed")
-    mat = problems.matrix(operator.to_csr())
-    create = PETSc.IS().createGeneral
-    mat.compose("consolve_cells", create(operator.cells.astype(PETSc.IntType), comm=PETSc.COMM_SELF))
-    mat.compose("consolve_shape", create(np.array([8, 5], PETSc.IntType), comm=PETSc.COMM_SELF))
-    assert problems.solve(problems.ksp(mat), consistent_rhs(operator)).iterations == 1
 
 
 def test_iterations_do_not_grow_with_size(problems):
