@@ -9,7 +9,7 @@ import numpy as np
 from numba import get_num_threads, set_num_threads
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from consolve.pde.wave_grid import WaveGrid
+from consolve.pde.wave_grid import WaveGrid, framed
 from consolve.pde.wave_kernels import march_many
 from consolve.pde.wave_leapfrog import (
     Operator,
@@ -126,11 +126,10 @@ def _run_chunk(
         steps.append(step)
         signals.append(signal_at_steps(problem, step, 0, int(marks[-1].max(initial=0))))
     runs, n = len(problems), shared.vertices
-    old = np.zeros((runs, n + 2, n + 2), shared.dtype)
+    rest = np.zeros((n, n))
+    before = (first_states(shared.get(p)[1], p, step, rest, rest)[0] for p, step in zip(problems, steps))
+    old = np.stack([framed(u, shared.dtype) for u in before])
     now = np.zeros_like(old)
-    for r, problem in enumerate(problems):
-        grid = shared.get(problem)[1]
-        old[r, 1:-1, 1:-1] = first_states(grid, problem, steps[r], np.zeros((n, n)), np.zeros((n, n)))[0]
     out = np.empty((runs, times.size, *stored_shape(grid, every)), shared.dtype)
     account = np.zeros((runs, 2))
     stacks = [

@@ -2,15 +2,15 @@
 
 Layout
 ------
-All arrays have a frame of one vertex that is never written and holds zeros: [1 + j, 1 + i] is vertex (j, i).
+All arrays have a frame of one vertex that holds zeros: [1 + j, 1 + i] is vertex (j, i) of n x n.  More zeros
+at the end of the rows make their inner length a multiple of 32 (``WIDTH``): vectors then have no remainder.
 ``east`` is the coupling to the next vertex along x, ``north`` to the next one along y; outside the grid both
 are 0, so the stencil needs no cases.  One step is
 
-    u+ = u + (1 - beta) (u - u-) - w K u + dt² f (1 - beta / 2),   w = dt² / (M + dt C / 2),
-                                                                   beta = dt C / (M + dt C / 2),
+    u+ = 2 u - u- - w K u - beta (u - u-) + w M f,    w = dt² / (M + dt C / 2),  beta = dt C / (M + dt C / 2),
 
-where w = 0 keeps u = 0 outside the mesh and at fixed vertices, and beta is 0 but at absorbing sides: rows and
-columns at the sides take it, the vertices inside do not.  A step writes u+ over u-.  From memory come, per
+where w = 0 keeps u = 0 outside the mesh and at fixed vertices, and beta, being 0 but at absorbing sides, is
+read there only.  A step writes u+ over u-.  From memory come, per
 vertex, u, u-, w, east and north, and u+ goes there: 6 numbers.
 """
 
@@ -26,25 +26,25 @@ OPTIONS = {
 }
 
 
+WIDTH = 32
+"""The rows of framed arrays have 2 entries more than a multiple of it."""
+
+
 @njit(**OPTIONS)
-def _row_inside(old, u, below, above, east, south, north, w):
-    """u+ over u- for one row, without damping."""
+def _row(old, u, east, north, w, j):
+    """u+ over u- for row j, without damping.  The loop vectorises as long as rows are read from 2D arrays."""
     two = u.dtype.type(2)
-    for i in range(1, u.size - 1):
-        v = u[i]
-        flow = east[i] * (u[i + 1] - v) + east[i - 1] * (u[i - 1] - v)
-        flow += north[i] * (above[i] - v) + south[i] * (below[i] - v)
-        old[i] = two * v - old[i] + w[i] * flow
+    for i in range(1, u.shape[1] - 1):
+        v = u[j, i]
+        flow = east[j, i] * (u[j, i + 1] - v) + east[j, i - 1] * (u[j, i - 1] - v)
+        flow += north[j, i] * (u[j + 1, i] - v) + north[j - 1, i] * (u[j - 1, i] - v)
+        old[j, i] = two * v - old[j, i] + w[j, i] * flow
 
 
 @njit(**OPTIONS)
-def _row_damped(old, u, below, above, east, south, north, w, beta):
-    for i in range(1, u.size - 1):
-        v = u[i]
-        flow = east[i] * (u[i + 1] - v) + east[i - 1] * (u[i - 1] - v)
-        flow += north[i] * (above[i] - v) + south[i] * (below[i] - v)
-        change = v - old[i]
-        old[i] = v + (change - beta[i] * change) + w[i] * flow
+def _damp(new, u, old, beta):
+    for i in range(new.size):
+        new[i] -= beta[i] * (u[i] - old[i])
 
 
 @njit(**OPTIONS)
@@ -55,16 +55,6 @@ def _drag(new, old, drag):
         change = np.float64(new[i]) - np.float64(old[i])
         total += drag[i] * change * change
     return total
-
-
-@njit(**OPTIONS)
-def _end_of_row(j, i, old, u, east, north, w, beta):
-    """u+ of a vertex at the left or right side, from the u- that the row's sweep has not seen."""
-    v = u[j, i]
-    flow = east[j, i] * (u[j, i + 1] - v) + east[j, i - 1] * (u[j, i - 1] - v)
-    flow += north[j, i] * (u[j + 1, i] - v) + north[j - 1, i] * (u[j - 1, i] - v)
-    change = v - old
-    return v + (change - beta[j, i] * change) + w[j, i] * flow
 
 
 @njit(**OPTIONS)
@@ -92,8 +82,8 @@ def step(old, u, east, north, w, beta, drag, profile, load, j0, i0, force, scrat
     drag
         float64, framed: C / (4 dt).
     profile, load
-        Of the source's window, whose first vertex is [j0, i0] of the framed arrays: dt² times its profile
-        (times 1 - beta / 2), in the dtype of the run, and M times the profile, float64.
+        Of the source's window, whose first vertex is [j0, i0] of the framed arrays: w M times its profile, in
+        the dtype of the run, and M times it, float64.
     force
         The signal at the time of ``u``.
     scratch
@@ -103,23 +93,24 @@ def step(old, u, east, north, w, beta, drag, profile, load, j0, i0, force, scrat
     -------
     Energy that the absorbing sides took, and work that the source did, in this step.
     """
-    rows, columns = u.shape[0] - 2, u.shape[1] - 2
+    n = u.shape[0] - 2
     lost, work = 0.0, 0.0
     high, wide = profile.shape
     f = u.dtype.type(force)
-    for j in range(1, rows + 1):
+    for j in range(1, n + 1):
         shone = force != 0 and j0 <= j < j0 + high
-        left, right = old[j, 1], old[j, columns]
-        side = j == 1 or j == rows
+        left, right = old[j, 1], old[j, n]
+        side = j == 1 or j == n
         if shone:
             work -= _moment(old[j, i0 : i0 + wide], load[j - j0])
         if side:
             scratch[:] = old[j]
-            _row_damped(old[j], u[j], u[j - 1], u[j + 1], east[j], north[j - 1], north[j], w[j], beta[j])
+        _row(old, u, east, north, w, j)
+        if side:
+            _damp(old[j], u[j], scratch, beta[j])
         else:
-            _row_inside(old[j], u[j], u[j - 1], u[j + 1], east[j], north[j - 1], north[j], w[j])
-            old[j, 1] = _end_of_row(j, 1, left, u, east, north, w, beta)
-            old[j, columns] = _end_of_row(j, columns, right, u, east, north, w, beta)
+            old[j, 1] -= beta[j, 1] * (u[j, 1] - left)
+            old[j, n] -= beta[j, n] * (u[j, n] - right)
         if shone:
             row = old[j, i0 : i0 + wide]
             _add(row, profile[j - j0], f)
@@ -127,8 +118,8 @@ def step(old, u, east, north, w, beta, drag, profile, load, j0, i0, force, scrat
         if side:
             lost += _drag(old[j], scratch, drag[j])
         else:
-            a, b = np.float64(old[j, 1] - left), np.float64(old[j, columns] - right)
-            lost += drag[j, 1] * a * a + drag[j, columns] * b * b
+            a, b = np.float64(old[j, 1] - left), np.float64(old[j, n] - right)
+            lost += drag[j, 1] * a * a + drag[j, n] * b * b
     return lost, 0.5 * force * work
 
 
@@ -171,6 +162,24 @@ def march(old, u, east, north, w, beta, drag, profile, load, j0, i0, signal, mar
             now += 1
         _store(out[k], u, every)
     return lost, work
+
+
+@njit(**OPTIONS)
+def _row_product(out, x, east, north, inverse, j):
+    for i in range(1, x.shape[1] - 1):
+        v = x[j, i]
+        total = east[j, i] * (x[j, i + 1] + v) + east[j, i - 1] * (x[j, i - 1] + v)
+        total += north[j, i] * (x[j + 1, i] + v) + north[j - 1, i] * (x[j - 1, i] + v)
+        out[j, i] = inverse[j, i] * total
+
+
+@njit(**OPTIONS)
+def power_steps(out, x, east, north, inverse, count):
+    """(M⁻¹ |K|)^count x by turns in both arrays: in ``out`` for an odd count, in ``x`` for an even one."""
+    for _ in range(count):
+        for j in range(1, x.shape[0] - 1):
+            _row_product(out, x, east, north, inverse, j)
+        x, out = out, x
 
 
 @njit(parallel=True, **OPTIONS)
