@@ -130,7 +130,8 @@ class KSPDCD:
         finally:
             self.fallbacks, self._trials = solver.fallbacks, solver.safeguard.trials
             self.sign = solver.sign
-            self._free = list(self._work)
+            # The next solve takes each in the role that it had in this one: sums may depend on alignment.
+            self._free = self._work[::-1]
 
     @reported
     def view(self, ksp: PETSc.KSP, viewer: PETSc.Viewer) -> None:
