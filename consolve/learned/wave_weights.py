@@ -3,8 +3,8 @@
 Layout of a file (format version 1)
 -----------------------------------
 Attributes of the root: ``consolve_wave_format`` (int), ``network`` (``propagator`` or ``generator``),
-``settings`` (JSON text of `PropagatorSettings` or `GeneratorSettings`), and for the record ``command``, ``seed``,
-``data_hash``, ``revision``, ``scores`` (JSON text), ``domain`` (JSON text: what the network was trained for).
+``settings`` (JSON text of `PropagatorSettings` or `GeneratorSettings`), and for the record ``command``,
+``seed``, ``data_hash``, ``revision``, ``scores`` (JSON text), ``domain`` (JSON text: what it was trained for).
 Datasets, float32, named as by `PropagatorSettings.tensor_shapes` and `GeneratorSettings.tensor_shapes`.
 
 A convolution ``NAME`` is either dense, ``NAME.weight`` (out, in, (k_t,) k_y, k_x), or compressed: a sum of R
@@ -15,6 +15,7 @@ products of one-way filters, ``NAME.output_factor`` A (out, R), ``NAME.input_fac
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -80,8 +81,8 @@ class PropagatorSettings:
         h  += g_l . (W_l * h),   l = 1 .. L-2
         u[n+k] = u[n] + shuffle(W_(L-1) * h, f)[k],   k = 1 .. ahead
 
-    which is linear in u.  ``unshuffle`` is space to depth: channel ``c f^2 + f dy + dx`` at (y, x) holds point
-    (f y + dy, f x + dx) of channel c.
+    which is linear in u.  ``unshuffle`` is space to depth: channel ``c f^2 + f dy + dx`` at (y, x) holds
+    point (f y + dy, f x + dx) of channel c.
 
     Parameters
     ----------
@@ -123,10 +124,10 @@ class PropagatorSettings:
         """(out, in, 3, 3) of each wave convolution."""
         points = self.factor**2
         channels = [self.past * points, *[self.width] * (self.layers - 1), self.ahead * points]
-        return [(o, i, 3, 3) for i, o in zip(channels[:-1], channels[1:])]
+        return [(o, i, 3, 3) for i, o in itertools.pairwise(channels)]
 
     def tensor_shapes(self) -> Shapes:
-        """Name and shape of every tensor: ``wave.l``, the convolutions, and ``gate.0``, ``gate.1``, ``gate.2``."""
+        """Name and shape of every tensor: ``wave.l``, the convolutions, and ``gate.0`` to ``gate.2``."""
         shapes: Shapes = {}
         for layer, (out, in_, *kernel) in enumerate(self.kernel_shapes()):
             rank = None if self.ranks is None else self.ranks[layer]
