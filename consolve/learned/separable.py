@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from consolve.learned.canonical import largest_rank
 from consolve.learned.separable_form import SeparableConvolution, output_lengths
 
 
@@ -146,7 +145,7 @@ def rank_for(
     """The largest rank with which a layer stores at most 1/compression of its dense twin's numbers.
 
     ``R (out + in + sum k) + b <= (out in prod k + b) / compression`` with b = out where the bias is counted,
-    otherwise 0; never more than `consolve.learned.canonical.largest_rank`.
+    otherwise 0; always less than `consolve.learned.canonical.largest_rank`.
 
     Parameters
     ----------
@@ -174,7 +173,7 @@ def rank_for(
             f"kernel {tuple(kernel_size)}: rank 1 compresses {dense / (sum(shape) + fixed):.4g} times; "
             f"ask for less or leave this layer dense"
         )
-    return min(rank, largest_rank(shape))
+    return rank
 
 
 CONVOLUTIONS: Any = (*SEPARABLE, *SEPARABLE.values())

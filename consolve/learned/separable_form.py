@@ -87,15 +87,15 @@ class SeparableConvolution(nn.Module):
 
     The default, ``auto``, is ``depthwise`` for up to 9 taps and ``factored`` beyond.  Milliseconds of a
     training step (forward and backward, one CPU core, torch 2.13, batch 8, 64 channels, 32 x 32, channels
-    first; torch's dense layer takes 14.2 with 3 x 3 taps, 23.1 with 5 x 5)::
+    first, the least of 24; torch's dense layer takes 9.2 to 10.2 with 3 x 3 taps, 23.5 with 5 x 5)::
 
         rank               8     16     32     64     16 with 5 x 5
-        depthwise        2.6    4.2    4.6    6.9    4.4
-        factored         4.8    5.0    9.6    8.1    3.2
-        dense           15.4   15.7   14.1   14.1   23.8
+        depthwise        2.4    2.5    3.8    6.2    5.0
+        factored         2.9    3.1    4.3    7.8    3.3
+        dense           10.1    9.7    9.7    9.5   24.4
 
-    With channels last all are faster (rank 16: 2.0, 2.2, 8.8).  ``dense`` is the fastest to train where the
-    rank nears or passes the number of channels (16 channels on 64 x 64 at rank 32: 11.3, 14.9, 3.7).
+    Forward alone at rank 16: 0.6, 0.7, 2.8.  ``dense`` is the fastest where the rank passes the number of
+    channels (a training step of 16 channels on 64 x 64 at rank 32: 9.8, 11.5, 3.5).
 
     Attributes
     ----------

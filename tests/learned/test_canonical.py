@@ -84,6 +84,21 @@ def test_regularisation_bounds_terms_where_no_best_approximation_exists():
     assert canonical_decomposition(x, 3).relative_error < 1e-9
 
 
+def test_the_gradient_of_the_objective_vanishes():
+    """log |X - X'|^2 + w sum |F|^2 has the gradient 2 (w F - (X - X') K / |X - X'|^2)."""
+    x = np.random.default_rng(6).standard_normal((5, 4, 3))
+    x /= np.linalg.norm(x)
+    weight = 0.02
+    found = canonical_decomposition(x, 2, regularisation=weight, sweeps=5000, tolerance=0, starts=1)
+    a, b, c = found.factors
+    residual = x - found.tensor()
+    pairs = ((a, "ijk,jr,kr->ir", b, c), (b, "ijk,ir,kr->jr", a, c), (c, "ijk,ir,jr->kr", a, b))
+    for factor, product, *others in pairs:
+        pull = np.einsum(product, residual, *others) / found.relative_error**2
+        np.testing.assert_allclose(pull, weight * factor, atol=1e-8)
+        assert np.abs(weight * factor).max() > 1e-3
+
+
 def test_more_terms_are_no_worse():
     x = np.random.default_rng(3).standard_normal((10, 9, 3, 3))
     errors = [canonical_decomposition(x, rank).relative_error for rank in (1, 3, 8, 16, 30)]
