@@ -13,12 +13,8 @@ import csv
 import hashlib
 import json
 import os
-import signal
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +25,7 @@ from torch import Tensor
 from consolve.files import whole_file
 from consolve.learned.torch_multilevel import Hierarchy, TorchMultilevel, operator_tensors
 from consolve.learned.training_domains import random_operator, random_right_hand_side, random_shape
+from consolve.learned.training_record import interrupts_deferred, plot_log, revision
 from consolve.learned.weights import Weights, save_weights
 
 CHECKPOINT_VERSION = 1
@@ -124,22 +121,6 @@ def conjugate_gradients(hierarchy: Hierarchy, b: Tensor, steps: int) -> Tensor:
 def decimals_per_iteration(history: Tensor) -> Tensor:
     """Mean over the batch of log10(last residual) / iterations; floor of float32 at 1e-7."""
     return (torch.log10(history[-1].clamp_min(1e-7)) / len(history)).mean()
-
-
-@contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Ctrl-C inside the block takes effect at its end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        raise KeyboardInterrupt
 
 
 class Training:
@@ -254,7 +235,7 @@ class Training:
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         value = float(loss.detach())
-        with _interrupts_deferred():  # a step counts whole or not at all
+        with interrupts_deferred():  # a step counts whole or not at all
             if torch.isfinite(norm):
                 self.optimiser.step()
             if np.isfinite(value):
@@ -337,7 +318,7 @@ class Training:
             "settings": json.dumps(asdict(self.settings)),
             "seed": str(self.settings.seed),
             "data_hash": self.data_hash,
-            "revision": _revision(),
+            "revision": revision(),
             "scores": json.dumps(scores),
         }
         s = self.settings
@@ -346,34 +327,3 @@ class Training:
         save_weights(weights, self.out)
         plot_log(self._csv, self.out.with_suffix(".png"))
         return weights
-
-
-def plot_log(log: Path, picture: Path) -> None:
-    """Loss against steps of a training log, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg", force=False)
-    import matplotlib.pyplot as plt
-
-    rows = np.genfromtxt(log, delimiter=",", names=True, ndmin=1)
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    axes.plot(rows["step"], -rows["smoothed_loss"], color="0.6", label="training, smoothed")
-    axes.plot(rows["step"], -rows["validation_loss"], color="#1f6feb", marker="o", ms=3, label="validation")
-    axes.set(xlabel="step", ylabel="decimals per iteration", title=log.stem)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    with whole_file(picture) as part:
-        figure.savefig(part, dpi=150)
-    plt.close(figure)
-
-
-def _revision() -> str:
-    """Git revision of the source, ``unknown`` outside a checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
-            capture_output=True, text=True, timeout=10,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() or "unknown"

@@ -3,8 +3,8 @@
 Layout of a file (format version 1)
 -----------------------------------
 Attributes of the root: ``consolve_wave_format`` (int), ``network`` (``propagator`` or ``generator``),
-``settings`` (JSON text of `PropagatorSettings` or `GeneratorSettings`), and for the record ``command``,
-``seed``, ``data_hash``, ``revision``, ``scores`` (JSON text), ``domain`` (JSON text: what it was trained for).
+``settings`` (JSON text of `PropagatorSettings` or `GeneratorSettings`), for the record ``command``,
+``seed``, ``data_hash``, ``revision``, ``scores`` (JSON text) and ``domain`` (JSON text: the training set).
 Datasets, float32, named as by `PropagatorSettings.tensor_shapes` and `GeneratorSettings.tensor_shapes`.
 
 A convolution ``NAME`` is either dense, ``NAME.weight`` (out, in, (k_t,) k_y, k_x), or compressed: a sum of R
