@@ -1,0 +1,368 @@
+"""Training of the wave surrogates: what propagator and generator share.
+
+A run is a number of optimiser steps.  Every step draws its data from (seed, step) alone, so a resumed run
+continues exactly as an uninterrupted one.  Under ``torchrun`` each process takes its share of every batch and
+the gradients are averaged; process 0 validates and writes.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+
+from consolve.files import whole_file
+from consolve.learned.training_record import interrupts_deferred, plot_log, revision
+from consolve.learned.wave_weights import WaveWeights, save_wave_weights
+
+CHECKPOINT_VERSION = 1
+COLUMNS = ("step", "seconds", "loss", "smoothed_loss", "validation_loss", "rate")
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss became NaN or infinite; the last good checkpoint stays."""
+
+
+@dataclass(frozen=True)
+class WaveTrainingSettings:
+    """What a run depends on beside the network and the data; a checkpoint resumes only with the same.
+
+    Parameters
+    ----------
+    steps, batch
+        Optimiser steps, and samples in each.
+    rate
+        Peak learning rate of Adam; it rises over 100 steps and falls as a cosine to a thousandth.
+    seed
+        Of initial weights and of the order of the data.
+    amp
+        Convolutions of the training in bfloat16 (weights, optimiser and validation stay float32).
+    patience
+        Validations without a better score after which a run stops; 0 means never.
+    """
+
+    steps: int = 6000
+    batch: int = 8
+    rate: float = 2e-3
+    seed: int = 0
+    amp: bool = False
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate must lie in (0, 1), got {self.rate}")
+        if self.seed < 0 or self.patience < 0:
+            raise ValueError(f"seed and patience must not be negative, got {self.seed} and {self.patience}")
+
+
+@dataclass(frozen=True)
+class WaveProgress:
+    """State of a run after a step, for callers that show it."""
+
+    step: int
+    steps: int
+    smoothed_loss: float
+    best: float
+    seconds: float
+
+
+class WaveTraining(ABC):
+    """One run: network, optimiser, checkpoint, log, model card.
+
+    Parameters
+    ----------
+    net
+        The network; `net.settings` is its size, and `net.tensors()` what is saved.
+    settings
+        How to train.
+    data_hash
+        Digest of training and validation set.
+    out
+        Weights file to write; beside it ``NAME.checkpoint.pt``, ``NAME.csv``, ``NAME.png`` and ``NAME.md``.
+    device
+        ``cpu`` or ``cuda``.
+    resume
+        Continue from the checkpoint; an error if there is none or it is of another run.
+    command
+        How the run was started, for the record in the file.
+
+    Raises
+    ------
+    ValueError
+        For settings out of range, a checkpoint that does not fit, or a device that is not there.
+    """
+
+    loss_name = "loss"
+
+    def __init__(
+        self,
+        net: nn.Module,
+        settings: WaveTrainingSettings,
+        data_hash: str,
+        out: str | os.PathLike[str],
+        device: str = "cpu",
+        resume: bool = False,
+        command: str = "",
+    ):
+        self.settings, self.out, self.command, self.data_hash = settings, Path(out), command, data_hash
+        if not self.out.parent.is_dir() or not os.access(self.out.parent, os.W_OK):
+            raise ValueError(f"cannot write to {str(self.out.parent)!r}: no such directory, or not writable")
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError("device 'cuda' was asked for, but torch finds no CUDA device; use --device cpu")
+        self.device = torch.device(device)
+        self.processes = distributed.get_world_size() if distributed.is_initialized() else 1
+        self.process = distributed.get_rank() if distributed.is_initialized() else 0
+        if settings.batch % self.processes:
+            raise ValueError(f"batch {settings.batch} cannot be shared evenly by {self.processes} processes")
+        self.net: Any = net.to(self.device)
+        self.optimiser = torch.optim.Adam(self.net.parameters(), lr=settings.rate)
+        self.step, self.seconds, self.smoothed, self.waited = 0, 0.0, 0.0, 0
+        self.best, self.best_scores = math.inf, {}
+        self.best_tensors = self.net.tensors()
+        if resume:
+            self._load_checkpoint()
+        elif self.process == 0:
+            self._log_file.unlink(missing_ok=True)
+
+    @abstractmethod
+    def _loss(self, rng: np.random.Generator) -> Tensor:
+        """Loss of this process's share of a batch drawn from `rng` (the same on every process)."""
+
+    @abstractmethod
+    def _validate(self) -> tuple[float, dict[str, Any]]:
+        """What the best weights are chosen by, and scores for the record, over the validation set."""
+
+    @property
+    def domain(self) -> dict[str, Any]:
+        """What the network is trained for, for the record."""
+        return {}
+
+    @property
+    def _share(self) -> slice:
+        size = self.settings.batch // self.processes
+        return slice(self.process * size, (self.process + 1) * size)
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "network": asdict(self.net.settings),
+            "training": asdict(self.settings),
+            "data_hash": self.data_hash,
+        }
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.out.with_suffix(".checkpoint.pt")
+
+    @property
+    def _log_file(self) -> Path:
+        return self.out.with_suffix(".csv")
+
+    def run(
+        self, report: Callable[[WaveProgress], None] | None = None, validate_every: int = 250
+    ) -> WaveWeights:
+        """Train to the last step, or until `patience` ends, and write the weights with the best validation.
+
+        Raises
+        ------
+        TrainingDiverged
+            If the loss is not finite; the checkpoint of the last validation stays for ``--resume``.
+        KeyboardInterrupt
+            On Ctrl-C, after the checkpoint was written.
+        """
+        try:
+            while self.step < self.settings.steps and not self._out_of_patience():
+                loss = self._train_step()
+                if self.step % validate_every == 0 or self.step == self.settings.steps:
+                    begin = time.perf_counter()
+                    self._judge()
+                    self.seconds += time.perf_counter() - begin
+                    if self.process == 0:
+                        self._append_log(loss)
+                        self._save_checkpoint()
+                if report:
+                    s = self.settings
+                    report(WaveProgress(self.step, s.steps, self.smoothed, self.best, self.seconds))
+        except KeyboardInterrupt:
+            if self.process == 0:
+                self._save_checkpoint()
+            raise
+        return self._finish()
+
+    def _out_of_patience(self) -> bool:
+        return bool(self.settings.patience) and self.waited >= self.settings.patience
+
+    def _rate(self) -> float:
+        s = self.settings
+        share = self.step / s.steps
+        return (
+            s.rate * min(1.0, (self.step + 1) / 100) * (0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * share)))
+        )
+
+    def _train_step(self) -> float:
+        begin = time.perf_counter()
+        rng = np.random.default_rng([self.settings.seed, 1, self.step])
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rate()
+        amp = torch.autocast(self.device.type, dtype=torch.bfloat16) if self.settings.amp else nullcontext()
+        with amp:
+            loss = self._loss(rng)
+        self.optimiser.zero_grad()
+        loss.backward()
+        value = float(self._average(loss.detach().clone()))
+        if self.processes > 1:
+            for p in self.net.parameters():
+                p.grad = self._average(p.grad)
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        if not (math.isfinite(value) and torch.isfinite(norm)):
+            raise TrainingDiverged(
+                f"the loss is {value} at step {self.step + 1}; the last good state is {self._checkpoint} "
+                f"(if it was reached): try a lower --rate than {self.settings.rate:g}, or another --seed"
+            )
+        with interrupts_deferred():  # a step counts whole or not at all
+            self.optimiser.step()
+            self.smoothed = value if self.step == 0 else 0.98 * self.smoothed + 0.02 * value
+            self.step += 1
+            self.seconds += time.perf_counter() - begin
+        return value
+
+    def _average(self, value: Tensor) -> Tensor:
+        if self.processes > 1:
+            distributed.all_reduce(value)
+            value /= self.processes
+        return value
+
+    def _judge(self) -> None:
+        with torch.no_grad():
+            score, scores = self._validate()
+        if score < self.best:
+            self.best, self.best_scores, self.waited = score, scores, 0
+            self.best_tensors = self.net.tensors()
+        else:
+            self.waited += 1
+        self._last_validation = score
+
+    def _append_log(self, loss: float) -> None:
+        new = not self._log_file.exists()
+        with open(self._log_file, "a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(COLUMNS)
+            numbers = (loss, self.smoothed, self._last_validation, self._rate())
+            writer.writerow([self.step, f"{self.seconds:.1f}", *(f"{x:.4e}" for x in numbers)])
+
+    def _save_checkpoint(self) -> None:
+        state = {
+            "version": CHECKPOINT_VERSION,
+            "identity": self._identity,
+            "net": self.net.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "smoothed": self.smoothed,
+            "waited": self.waited,
+            "best": self.best,
+            "best_scores": json.dumps(self.best_scores),
+            "best_tensors": {k: torch.from_numpy(v.copy()) for k, v in self.best_tensors.items()},
+        }
+        with whole_file(self._checkpoint) as part:
+            torch.save(state, part)
+
+    def _load_checkpoint(self) -> None:
+        if not self._checkpoint.is_file():
+            raise ValueError(f"nothing to resume: {str(self._checkpoint)!r} does not exist")
+        try:
+            state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise ValueError(f"{self._checkpoint}: not a readable checkpoint ({error})") from error
+        if state.get("version") != CHECKPOINT_VERSION or _plain(state.get("identity")) != _plain(
+            self._identity
+        ):
+            raise ValueError(
+                f"{self._checkpoint}: made by {_plain(state.get('identity'))}, asked for "
+                f"{_plain(self._identity)}; resume with the same settings and data, or start anew without "
+                "--resume"
+            )
+        self.net.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds, self.smoothed = state["step"], state["seconds"], state["smoothed"]
+        self.waited, self.best = state["waited"], state["best"]
+        self.best_scores = json.loads(state["best_scores"])
+        self.best_tensors = {k: v.cpu().numpy() for k, v in state["best_tensors"].items()}
+        if self.process == 0:
+            _drop_rows_after(self._log_file, self.step)
+
+    def _finish(self) -> WaveWeights:
+        scores = {**self.best_scores, "steps": self.step, "training_seconds": round(self.seconds, 1)}
+        record = {
+            "command": self.command,
+            "training": json.dumps(asdict(self.settings)),
+            "seed": str(self.settings.seed),
+            "data_hash": self.data_hash,
+            "revision": revision(),
+            "domain": json.dumps(self.domain),
+            "scores": json.dumps(scores),
+        }
+        weights = WaveWeights(self.net.settings, self.best_tensors, record, str(self.out))
+        if self.process == 0:
+            save_wave_weights(weights, self.out)
+            plot_log(self._log_file, self.out.with_suffix(".png"), self.loss_name, 1.0, logarithmic=True)
+            with whole_file(self.out.with_suffix(".md")) as part:
+                part.write_text(model_card(weights))
+        return weights
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: tuples and lists are one thing."""
+    return json.loads(json.dumps(value))
+
+
+def _drop_rows_after(log: Path, step: int) -> None:
+    """A run that was killed may have logged steps after its last checkpoint, which will be logged again."""
+    if log.exists():
+        head, *rows = log.read_text().splitlines()
+        kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
+        with whole_file(log) as part:
+            part.write_text("\n".join([head, *kept]) + "\n")
+
+
+def model_card(weights: WaveWeights) -> str:
+    """What a file of weights holds and how it came about, in Markdown."""
+    lines = [f"# {weights.network}, {weights.layer}", ""]
+    lines += ["| | |", "|---|---|"]
+    rows: dict[str, Any] = {
+        "weights": weights.digest,
+        "parameters": f"{weights.parameters:,} ({4 * weights.parameters:,} bytes)",
+        "of these in the compressible convolutions": f"{weights.convolution_parameters:,}",
+        **{f"network: {k}": v for k, v in asdict(weights.settings).items()},
+        "command": f"`{weights.record['command']}`",
+        "data": weights.record["data_hash"],
+        "revision": weights.record["revision"],
+        **{f"training: {k}": v for k, v in json.loads(weights.record["training"]).items()},
+        **{f"trained for: {k}": v for k, v in json.loads(weights.record["domain"]).items()},
+        **{f"validation: {k}": v for k, v in weights.scores.items()},
+    }
+    lines += [f"| {name} | {value} |" for name, value in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def digest_of(*digests: str) -> str:
+    """One digest of several data sets, in order."""
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]
