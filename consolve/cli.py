@@ -15,6 +15,7 @@ import click
 
 import consolve
 from consolve.commands.bench import bench
+from consolve.commands.data import data
 from consolve.commands.demo import demo
 from consolve.commands.flow import flow
 from consolve.commands.options import options
@@ -34,7 +35,7 @@ def cli() -> None:
     """Learned multilevel preconditioners for structured-grid Poisson systems, inside PETSc."""
 
 
-for command in (demo, solve, flow, bench, train, options, plugin):
+for command in (demo, solve, flow, bench, data, train, options, plugin):
     cli.add_command(command)
 
 
