@@ -78,7 +78,15 @@ def wave(
         def report(done: int, of: int) -> None:
             line.show(f"{done}/{of} runs  {time.perf_counter() - begin:.0f} s")
 
-        made = generate(out, wave_set, runs, vertices, solver, resume, command, comm, report)
+        try:
+            made = generate(out, wave_set, runs, vertices, solver, resume, command, comm, report)
+        except KeyboardInterrupt:
+            click.echo(f"the runs that are done are in {out}.part; --resume goes on from there", err=True)
+            raise
+        except Exception:
+            if comm is not None and comm.rank:
+                raise SystemExit(1) from None  # all ranks raise it, rank 0 says it
+            raise
     seconds = time.perf_counter() - begin
     if comm is not None and comm.rank:
         return
@@ -95,3 +103,39 @@ def wave(
             f"{made.digest[:12]}",
             f"{made.solved} runs solved on {vertices} x {vertices} vertices in {seconds:.1f} s",
         )
+
+
+@data.command()
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--run", "again", type=click.IntRange(min=0), multiple=True,
+    help="A run to solve again; may be repeated.  [default: one, picked by the file's digest]",
+)  # fmt: skip
+@click.option("--json", "json_path", metavar="FILE", help="Write what was found as JSON; - is stdout.")
+def check(file: str, again: tuple[int, ...], json_path: str | None) -> None:
+    """Check a file of wave data: layout, digests, ranges, and a run solved again."""
+    from consolve.pde.wave_data import WaveData
+    from consolve.pde.wave_data_check import check as check_file
+
+    document = Document(json_path)
+    with WaveData(file) as found:
+        w, runs, digest, vertices = found.wave_set, found.runs, found.digest, found.vertices
+    with progress() as line:
+        result = check_file(file, again or None, lambda done, of: line.show(f"{done}/{of} runs"))
+    document.write(
+        {
+            "file": file, "set": w.name, "split": w.split, "seed": w.seed, "runs": runs, "digest": digest,
+            "vertices": vertices, "largest": result.largest, "faults": result.faults,
+            "solved_again": [{"run": run, "difference": d} for run, d in result.differences.items()],
+        }
+    )  # fmt: skip
+    if not document.alone:
+        print_result(
+            f"{file}: {runs} runs of the {w.name} set ({w.split}, seed {w.seed}), digest {digest[:12]}",
+            f"largest |u| {result.largest:.3g}",
+            *(f"run {run} solved again: differs by {d:.2g} of its largest |u|"
+              for run, d in result.differences.items()),
+            *(f"fault: {fault}" for fault in result.faults),
+        )  # fmt: skip
+    if result.faults:
+        raise RuntimeError(f"{file} is not good: {result.faults[0]}")

@@ -37,6 +37,15 @@ _UNITS = {
 UNITS = "free of units: lengths in sides of the square, times in crossings of it at speed 1"
 
 
+SETTINGS = (
+    "set", "split", "seed", "runs", "fe_vertices", "interval", "boundaries", "media", "speed_range",
+    "frequency_range", "place_range", "amplitude_range", "source_columns", "parameter_names",
+)  # fmt: skip
+"""Attributes that fix the content of a file."""
+RECORD = ("solver", "command", "consolve_version", "complete", "digest")
+"""The other ones."""
+
+
 class WaveDataError(ValueError):
     """A file of wave data that is missing, damaged, unfinished, of another kind or of another version."""
 
@@ -82,7 +91,7 @@ def run_digest(wave_set: WaveSet, arrays: Mapping[str, Any]) -> NDArray[np.uint8
 
 
 def settings(wave_set: WaveSet, runs: int, vertices: int) -> dict[str, Any]:
-    """The attributes that fix the content of a file, as plain numbers, texts and lists."""
+    """The attributes ``SETTINGS``, as plain numbers, texts and lists."""
     return {
         "set": wave_set.name,
         "split": wave_set.split,
@@ -101,10 +110,11 @@ def settings(wave_set: WaveSet, runs: int, vertices: int) -> dict[str, Any]:
     }
 
 
-def content_digest(wave_set: WaveSet, runs: int, vertices: int, digests: NDArray[np.uint8]) -> str:
-    """SHA-256 of a file's content: format version, :func:`settings` as JSON with sorted keys, digests of
-    the runs in order.  How, when and by how many processes it was made does not enter."""
-    head = {"format": FORMAT_VERSION} | settings(wave_set, runs, vertices)
+def content_digest(attributes: Mapping[str, Any], digests: NDArray[np.uint8]) -> str:
+    """SHA-256 of a file's content: format version and the attributes of :func:`settings` as JSON with sorted
+    keys, then the digests of the runs in order.  How, when and by how many processes the file was made does
+    not enter."""
+    head = {"format": FORMAT_VERSION} | {name: attributes[name] for name in SETTINGS}
     sha = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     sha.update(np.ascontiguousarray(digests, np.uint8).tobytes())
     return sha.hexdigest()
@@ -174,9 +184,7 @@ class WaveData:
                 f"{self.path}: format version {attributes['consolve_format']}, this consolve reads "
                 f"{FORMAT_VERSION}; make the file again or install a consolve that fits"
             )
-        missing = [
-            n for n in ("set", "split", "seed", "runs", "fe_vertices", *_RECORD) if n not in attributes
-        ]
+        missing = [name for name in SETTINGS + RECORD if name not in attributes]
         if missing:
             raise WaveDataError(f"{self.path}: attribute {missing[0]!r} is missing; {_MAKE}")
         self.attributes = attributes
@@ -217,11 +225,11 @@ class WaveData:
         for name in ("time", "x", "y", "start", "source", "parameters"):
             if not np.isfinite(getattr(self, name)).all():
                 raise WaveDataError(f"{self.path}: dataset {name!r} holds NaN or Inf; {_MAKE}")
-        found = content_digest(self.wave_set, self.runs, self.vertices, self.run_digests)
+        found = content_digest(self.attributes, self.run_digests)
         if found != self.digest:
             raise WaveDataError(
                 f"{self.path}: the digest of its settings and runs is {found[:12]}, the file says "
-                f"{self.digest[:12]}: it was changed or made by another version; {_MAKE}"
+                f"{self.digest[:12]}: it was changed; {_MAKE}"
             )
 
     @property
@@ -237,9 +245,9 @@ class WaveData:
     def problem(self, run: int) -> WaveProblem:
         """The problem of a run, from what the file says of it."""
         x, y, frequency, amplitude, radius, _ = (float(v) for v in self.source[run])
-        medium = self.wave_set.medium(
-            self.kind[run], int(self.medium_seed[run]), tuple(float(v) for v in self.parameters[run])
-        )
+        slow, fast = self.attributes["speed_range"]
+        parameters = tuple(float(v) for v in self.parameters[run])
+        medium = self.wave_set.medium(self.kind[run], int(self.medium_seed[run]), parameters, (slow, fast))
         source = Source(x, y, frequency, amplitude, radius=radius)
         return WaveProblem(medium, source, self.wave_set.boundaries)
 
@@ -267,8 +275,7 @@ class WaveData:
         self.close()
 
 
-_MAKE = "make it with 'consolve data wave'"
-_RECORD = ("solver", "command", "complete", "digest")
+_MAKE = "make it anew with 'consolve data wave'"
 
 
 def _open(path: Path) -> Any:

@@ -42,6 +42,28 @@ def part_path(path: str | os.PathLike[str]) -> Path:
     return Path(f"{os.fspath(path)}.part")
 
 
+def digest_of_whole(path: str | os.PathLike[str], expected: Mapping[str, Any]) -> str:
+    """Digest of a file that is whole already, if its attributes are the expected ones.
+
+    Raises
+    ------
+    WaveDataError
+        If they are not, or it is no such file.
+    """
+    with WaveData(path) as data:
+        _check_settings(data, expected)
+        return data.digest
+
+
+def _check_settings(data: WaveData, expected: Mapping[str, Any]) -> None:
+    for name, value in expected.items():
+        if data.attributes[name] != value:
+            raise WaveDataError(
+                f"{data.path} was begun with {name} = {data.attributes[name]}, now it is {value}; give the "
+                f"options it was begun with, or remove it to start over"
+            )
+
+
 class GrowingFile:
     """``PATH.part``, until :meth:`finish` gives it the name PATH.
 
@@ -64,7 +86,7 @@ class GrowingFile:
     Raises
     ------
     WaveDataError
-        If a part file is there and ``resume`` is not set, or is set and the file is damaged, or holds
+        If a part file is there and ``resume`` is not set, or is set and the file is damaged or holds
         another set; the file is left as it is.
     OSError
         If there is no room on the disk, or another process is at work on the part file.
@@ -81,7 +103,7 @@ class GrowingFile:
         resume: bool = False,
     ) -> None:
         self.path, self.part = Path(path), part_path(path)
-        self.wave_set, self.runs, self.vertices = wave_set, runs, vertices
+        self.wave_set, self.runs = wave_set, runs
         self._attributes = settings(wave_set, runs, vertices) | {"solver": solver, "command": command}
         if self.part.exists():
             if not resume:
@@ -99,7 +121,8 @@ class GrowingFile:
         h5py = import_h5py()
         fresh = self.part.with_name(f".{self.part.name}-{os.getpid()}")
         try:
-            with h5py.File(fresh, "w") as file:
+            # The oldest format keeps no flags of a file that is open, which would bar it after a kill.
+            with h5py.File(fresh, "w", libver=("earliest", "v110")) as file:
                 self._write_frame(h5py, file)
             with open(fresh, "r+b") as raw:
                 os.posix_fallocate(raw.fileno(), 0, os.path.getsize(fresh))
@@ -144,17 +167,12 @@ class GrowingFile:
 
     def _runs_done(self) -> NDArray[np.bool_]:
         try:
-            with WaveData(self.part, unfinished=True) as data:
-                for name, expected in self._attributes.items():
-                    found = data.attributes.get(name)
-                    if found != expected and name != "command":
-                        raise WaveDataError(
-                            f"{self.part} was begun with {name} {found}, now it is {expected}; give the "
-                            f"options it was begun with, or remove it to start over"
-                        )
-                return np.array([self._is_done(data, r) for r in range(self.runs)])
+            data = WaveData(self.part, unfinished=True)
         except WaveDataError as error:
-            raise WaveDataError(f"cannot go on: {error}; or remove {self.part} to start over") from error
+            raise WaveDataError(f"cannot go on; remove the part file to start over: {error}") from error
+        with data:
+            _check_settings(data, {k: v for k, v in self._attributes.items() if k != "command"})
+            return np.array([self._is_done(data, run) for run in range(self.runs)])
 
     def _is_done(self, data: WaveData, run: int) -> bool:
         digest = data.run_digests[run]
@@ -186,8 +204,7 @@ class GrowingFile:
         """Give the whole file its name; returns its digest."""
         if not self.done.all():
             raise RuntimeError(f"{self.part} has {int(self.done.sum())} of {self.runs} runs, it is not whole")
-        digests = self._file["run_digest"][()]
-        digest = content_digest(self.wave_set, self.runs, self.vertices, digests)
+        digest = content_digest(self._attributes, self._file["run_digest"][()])
         self._file.attrs.modify("digest", np.bytes_(digest.encode()))
         self._file.attrs.modify("complete", np.uint8(1))
         self.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,14 @@ from typing import Any
 
 import numpy as np
 from numba import get_num_threads
+from numpy.typing import NDArray
 
 from consolve.pde.wave_batch import run_many
-from consolve.pde.wave_data_writer import GrowingFile
+from consolve.pde.wave_data import settings
+from consolve.pde.wave_data_writer import GrowingFile, digest_of_whole, part_path
 from consolve.pde.wave_grid import WaveGrid
-from consolve.pde.wave_sampling import SampledRun, WaveSet, medium_at_vertices
+from consolve.pde.wave_leapfrog import LeapFrog
+from consolve.pde.wave_sampling import STORED_VERTICES, SampledRun, WaveSet, medium_at_vertices
 
 SOLVERS = ("leap-frog", "dolfinx")
 _BLOCK = 8
@@ -40,20 +44,50 @@ def solve_runs(
 
     A run does not depend on the others of the call, nor on the number of threads.
     """
-    every = wave_set.every(vertices)
     samples = [wave_set.run(int(number)) for number in numbers]
+    if solver == "dolfinx":
+        fields = [_solve_dolfinx(wave_set, sample, vertices) for sample in samples]
+    else:
+        fields = _solve_leap_frog(wave_set, samples, vertices, threads)
+    return [_arrays(wave_set, sample, u, vertices) for sample, u in zip(samples, fields)]
+
+
+def _solve_leap_frog(
+    wave_set: WaveSet, samples: list[SampledRun], vertices: int, threads: int | None
+) -> list[NDArray[np.float64]]:
+    """u of each run on the 64 x 64 vertices, at its own times out of those of all."""
     if not samples:
         return []
-    firsts = [round(s.start / wave_set.interval) for s in samples]
+    firsts = [round(sample.start / wave_set.interval) for sample in samples]
     begin = min(firsts)
     times = wave_set.interval * np.arange(begin, max(firsts) + wave_set.snapshots)
-    problems = [s.problem for s in samples]
-    fields = run_many(problems, vertices, times, every=every, interval=wave_set.interval, threads=threads)
-    window = wave_set.window
-    return [
-        _arrays(wave_set, s, field[first - begin :][: wave_set.snapshots, window, window], vertices)
-        for s, first, field in zip(samples, firsts, fields)
-    ]
+    fields = run_many(
+        [sample.problem for sample in samples],
+        vertices,
+        times,
+        every=wave_set.every(vertices),
+        interval=wave_set.interval,
+        threads=threads,
+    )
+    return [u[first - begin :][: wave_set.snapshots] for first, u in zip(firsts, fields)]
+
+
+def _solve_dolfinx(wave_set: WaveSet, sample: SampledRun, vertices: int) -> NDArray[np.float64]:
+    """u of a run on the 64 x 64 vertices by DOLFINx: the elements, mass and step of :class:`LeapFrog`."""
+    try:
+        from dolfinx.mesh import create_unit_square
+        from mpi4py import MPI
+
+        from consolve.pde.wave_dolfinx import WaveModel
+    except ImportError as error:
+        raise RuntimeError(
+            f"the solver dolfinx needs DOLFINx ({error}); install it or take leap-frog"
+        ) from error
+    step = LeapFrog(sample.problem, vertices, interval=wave_set.interval).step
+    mesh = create_unit_square(MPI.COMM_SELF, vertices - 1, vertices - 1)
+    model = WaveModel(sample.problem, mesh, step=step, interval=wave_set.interval)
+    times = sample.start + wave_set.interval * np.arange(wave_set.snapshots)
+    return model.run(times, STORED_VERTICES)
 
 
 def _arrays(wave_set: WaveSet, sample: SampledRun, u: Any, vertices: int) -> dict[str, Any]:
@@ -62,7 +96,7 @@ def _arrays(wave_set: WaveSet, sample: SampledRun, u: Any, vertices: int) -> dic
     speed, fixed = medium_at_vertices(WaveGrid.of(sample.problem, vertices), wave_set.every(vertices))
     window = wave_set.window
     return {
-        "u": u.astype(np.float32),
+        "u": u[:, window, window].astype(np.float32),
         "speed": speed[window, window],
         "fixed": fixed[window, window],
         "source": [source.x, source.y, source.frequency, source.amplitude, source.radius, source.delay],
@@ -123,7 +157,7 @@ def generate(
     solver
         ``leap-frog`` or ``dolfinx``.
     resume
-        Go on with the part file that an interrupted call left.
+        Go on with the part file that an interrupted call left; a file that is whole is left as it is.
     command
         For the record in the file.
     comm
@@ -136,81 +170,120 @@ def generate(
     ValueError, OSError, RuntimeError
         On all ranks, the error of the first that has one: as :class:`GrowingFile` and :func:`run_many`.
     """
-    root = comm is None or comm.rank == 0
-    ranks = 1 if comm is None else comm.size
-    file: GrowingFile | None = None
+    if not 1 <= runs:
+        raise ValueError(f"a set has at least one run, got {runs}")
+    if solver not in SOLVERS:
+        raise ValueError(f"unknown solver {solver!r}; known: {', '.join(SOLVERS)}")
+    wave_set.every(vertices)
+    ranks = _Ranks(comm)
+    desk = _Desk(path, wave_set, runs, vertices, solver, command, resume, report)
     try:
-
-        def open_file() -> list[int]:
-            nonlocal file
-            file = GrowingFile(path, wave_set, runs, vertices, solver, command, resume)
-            return np.flatnonzero(~file.done).tolist()
-
-        missing = _of_root(comm, open_file)
-        threads = _threads(comm)
+        missing = ranks.on_root(desk.open)
+        threads = ranks.threads()
         size = _BLOCK * threads
-        for first in range(0, len(missing), size * ranks):
-
-            def write(parts: list[list[tuple[int, dict[str, Any]]]]) -> None:
-                assert file is not None
-                for number, arrays in (pair for part in parts for pair in part):
-                    file.write(number, arrays)
-                if report is not None:
-                    report(int(file.done.sum()), runs)
-
-            rank = 0 if comm is None else comm.rank
-            mine = missing[first + rank * size : first + (rank + 1) * size]
-            parts = _gather(
-                comm, lambda: list(zip(mine, solve_runs(wave_set, mine, vertices, solver, threads)))
-            )
-            _of_root(comm, lambda: write(parts))
-        digest = _of_root(comm, lambda: file.finish())
-        return Generated(len(missing), ranks, digest)
+        for first in range(0, len(missing), size * ranks.size):
+            mine = missing[first + ranks.rank * size : first + (ranks.rank + 1) * size]
+            parts = ranks.gather(solve_runs, wave_set, mine, vertices, solver, threads)
+            block = missing[first : first + size * ranks.size]
+            ranks.on_root(desk.write, block, parts)
+        return Generated(len(missing), ranks.size, ranks.on_root(desk.finish))
     finally:
-        if root and file is not None:
-            file.close()
+        desk.close()
 
 
-def _threads(comm: Any) -> int:
-    """Numba's threads, shared by the ranks of one machine."""
-    if comm is None:
-        return get_num_threads()
-    from mpi4py import MPI
+class _Desk:
+    """What rank 0 does with the file."""
 
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    beside = node.allreduce(get_num_threads(), MPI.MIN) // node.size
-    node.Free()
-    return int(comm.allreduce(max(1, beside), MPI.MIN))
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        wave_set: WaveSet,
+        runs: int,
+        vertices: int,
+        solver: str,
+        command: str,
+        resume: bool,
+        report: Callable[[int, int], None] | None,
+    ) -> None:
+        self._what = path, wave_set, runs, vertices, solver, command, resume
+        self._report = report
+        self._file: GrowingFile | None = None
+        self._whole: str | None = None
+
+    def open(self) -> list[int]:
+        """Numbers of the runs that are missing."""
+        path, wave_set, runs, vertices, solver, _, resume = self._what
+        if resume and os.path.exists(path) and not part_path(path).exists():
+            self._whole = digest_of_whole(path, settings(wave_set, runs, vertices) | {"solver": solver})
+            return []
+        self._file = GrowingFile(*self._what)
+        self._tell()
+        return [int(number) for number in np.flatnonzero(~self._file.done)]
+
+    def write(self, numbers: Sequence[int], parts: Sequence[Sequence[dict[str, Any]]]) -> None:
+        """Write what the ranks solved."""
+        assert self._file is not None
+        for number, arrays in zip(numbers, itertools.chain(*parts)):
+            self._file.write(number, arrays)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._report is not None and self._file is not None:
+            self._report(int(self._file.done.sum()), self._file.runs)
+
+    def finish(self) -> str:
+        """The digest."""
+        if self._whole is not None:
+            return self._whole
+        assert self._file is not None
+        return self._file.finish()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
-def _of_root(comm: Any, work: Callable[[], Any]) -> Any:
-    """What rank 0's ``work`` returns, on all ranks; its exception is raised on all."""
-    if comm is None:
-        return work()
-    outcome: tuple[Any, Exception | None] = None, None
-    if comm.rank == 0:
-        try:
-            outcome = work(), None
-        except Exception as error:
-            outcome = None, error
-    return _opened(comm.bcast(outcome, 0))
+class _Ranks:
+    """Work on all ranks, or on one; what fails on any is raised on all."""
+
+    def __init__(self, comm: Any) -> None:
+        self._comm = comm
+        self.size: int = 1 if comm is None else comm.size
+        self.rank: int = 0 if comm is None else comm.rank
+
+    def threads(self) -> int:
+        """Numba's threads, shared by the ranks of a machine; the same number on all."""
+        if self._comm is None:
+            return get_num_threads()
+        from mpi4py import MPI
+
+        node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+        beside = node.allreduce(get_num_threads(), MPI.MIN) // node.size
+        node.Free()
+        return int(self._comm.allreduce(max(1, beside), MPI.MIN))
+
+    def on_root(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """What ``work`` returns on rank 0, on all ranks."""
+        if self._comm is None:
+            return work(*arguments)
+        outcome = _try(work, *arguments) if self.rank == 0 else None
+        return _opened(self._comm.bcast(outcome, 0))
+
+    def gather(self, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What ``work`` returns on each rank, in order, on rank 0; nothing on the others."""
+        if self._comm is None:
+            return [work(*arguments)]
+        outcomes = self._comm.gather(_try(work, *arguments), 0) or []
+        fault = next((error for _, error in outcomes if error is not None), None)
+        _opened((None, self._comm.bcast(fault, 0)))
+        return [value for value, _ in outcomes]
 
 
-def _gather(comm: Any, work: Callable[[], Any]) -> list[Any]:
-    """What ``work`` returns on each rank, in order, on rank 0; an exception of any is raised on all."""
-    if comm is None:
-        return [work()]
-    outcome: tuple[Any, Exception | None]
+def _try(work: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None]:
     try:
-        outcome = work(), None
+        return work(*arguments), None
     except Exception as error:
-        outcome = None, error
-    all_outcomes = comm.gather(outcome, 0)
-    fault = None
-    if comm.rank == 0:
-        fault = next((error for _, error in all_outcomes if error is not None), None)
-    _opened((None, comm.bcast(fault, 0)))
-    return [] if all_outcomes is None else [value for value, _ in all_outcomes]
+        return None, error
 
 
 def _opened(outcome: tuple[Any, Exception | None]) -> Any:

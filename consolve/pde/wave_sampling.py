@@ -236,10 +236,12 @@ class WaveSet:
         problem = WaveProblem(self.medium("disc", seed, parameters), source, self.boundaries)
         return SampledRun(problem, "disc", seed, self.interval * 17, parameters)
 
-    def medium(self, kind: str, seed: int, parameters: tuple[float, ...]) -> MediumLike:
+    def medium(
+        self, kind: str, seed: int, parameters: tuple[float, ...], speeds: tuple[float, float] = SPEEDS
+    ) -> MediumLike:
         """The medium of a run from what is stored of it."""
         if self.whole:
-            return Medium(kind, seed, self.speeds)
+            return Medium(kind, seed, speeds)
         centre = (0.70, 0.80, 0.15) if self.split == "unseen" else (0.74, 0.74, 0.12)
         return DiscMedium(*centre, inside=parameters[3])
 
