@@ -140,7 +140,7 @@ class Scheme:
         self._loaded, self._push = loaded, load.array_r[loaded] / 2
 
     def advance(self, old: Any, now: Any, force: float, driven: Driven | None) -> tuple[float, float]:
-        """u[n+1] over u[n-1] in ``old``; this rank's energy lost at absorbing sides, and the source's work."""
+        """u[n+1] over u[n-1] in ``old``; this rank's energy lost at absorbing sides and work of sources."""
         before = old.array_r[self._damped], old.array_r[self._loaded] if force else None
         self._advance(old, now, force, driven)
         after = old.array_r
