@@ -120,6 +120,10 @@ def content_digest(attributes: Mapping[str, Any], digests: NDArray[np.uint8]) ->
     return sha.hexdigest()
 
 
+class WaveDataBusy(WaveDataError):
+    """A file of wave data that another process is writing."""
+
+
 class WaveData:
     """A file of wave data, checked when opened, read where it is sliced.
 
@@ -285,6 +289,8 @@ def _open(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
+        if "lock" in str(error):
+            raise WaveDataBusy(f"{path}: another process is writing it; wait for it to end") from error
         why = "it is truncated" if "truncated" in str(error) else f"{error}"
         raise WaveDataError(f"{path}: cannot be read as HDF5 ({why}); {_MAKE}") from error
 

@@ -1,13 +1,15 @@
 """Files of wave data while they grow: what is in them outlives the process, the final name comes last.
 
-All of an HDF5 file's own book-keeping is written, and all of its room on the disk taken, before the first run
-comes.  From then on runs are written in place, and the digest of a run after its arrays: a process may be
-killed between any two writes, the file opens, and the runs whose digests fit are done.
+HDF5 lays out the whole file before the first run comes, and its room on the disk is taken.  Runs then go to
+their places by plain writes, the digest of a run after its arrays; HDF5's own book-keeping is not touched.
+The process may be killed between any two writes: the file opens, and the runs whose digests fit are done.
+(A disk that fills up under HDF5 itself would crash the process when it ends.)
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Mapping
@@ -25,6 +27,7 @@ from consolve.pde.wave_data import (
     NO_DIGEST,
     UNITS,
     WaveData,
+    WaveDataBusy,
     WaveDataError,
     content_digest,
     dataset_units,
@@ -59,8 +62,8 @@ def _check_settings(data: WaveData, expected: Mapping[str, Any]) -> None:
     for name, value in expected.items():
         if data.attributes[name] != value:
             raise WaveDataError(
-                f"{data.path} was begun with {name} = {data.attributes[name]}, now it is {value}; give the "
-                f"options it was begun with, or remove it to start over"
+                f"{data.path} holds {name} = {data.attributes[name]}, asked for is {value}; give the "
+                f"options it was made with, or remove it to start over"
             )
 
 
@@ -86,10 +89,10 @@ class GrowingFile:
     Raises
     ------
     WaveDataError
-        If a part file is there and ``resume`` is not set, or is set and the file is damaged or holds
-        another set; the file is left as it is.
+        If a part file is there and ``resume`` is not set, or is set and the file is damaged, holds another
+        set or is open in another process; it is left as it is.
     OSError
-        If there is no room on the disk, or another process is at work on the part file.
+        If there is no room on the disk.
     """
 
     def __init__(
@@ -114,21 +117,29 @@ class GrowingFile:
         else:
             self._create()
             self.done = np.zeros(runs, np.bool_)
-        self._file = self._open_part()
+        self._places = self._find_places()
+        self._handle: int | None = self._lock()
 
     def _create(self) -> None:
         # A part file that can be resumed appears all at once.
         h5py = import_h5py()
-        fresh = self.part.with_name(f".{self.part.name}-{os.getpid()}")
+        fresh = self.part.with_name(f"{self.part.name}.new")
+        size = 1_010_000 * (1 + megabytes(self.wave_set, self.runs))  # with room for HDF5's book-keeping
         try:
+            if size > shutil.disk_usage(self.part.parent).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _take_room(fresh, size)
             # The oldest format keeps no flags of a file that is open, which would bar it after a kill.
             with h5py.File(fresh, "w", libver=("earliest", "v110")) as file:
                 self._write_frame(h5py, file)
-            with open(fresh, "r+b") as raw:
-                os.posix_fallocate(raw.fileno(), 0, os.path.getsize(fresh))
+            _take_room(fresh, fresh.stat().st_size)
             os.replace(fresh, self.part)
         except OSError as error:
-            raise self._no_room(error) from error
+            why = os.strerror(error.errno) if error.errno else str(error)
+            free = shutil.disk_usage(self.part.parent).free / 1e6
+            raise OSError(
+                f"cannot make {self.part} of {size / 1e6:.0f} MB where {free:.0f} MB are free: {why}"
+            ) from error
         finally:
             fresh.unlink(missing_ok=True)
 
@@ -157,17 +168,11 @@ class GrowingFile:
         file["time"][...] = self.wave_set.interval * np.arange(self.wave_set.snapshots)
         file["x"][...] = file["y"][...] = self.wave_set.coordinates
 
-    def _open_part(self) -> Any:
-        try:
-            return import_h5py().File(self.part, "r+")
-        except OSError as error:
-            raise OSError(
-                f"cannot open {self.part} for writing ({error}); is another process at work on it?"
-            ) from error
-
     def _runs_done(self) -> NDArray[np.bool_]:
         try:
             data = WaveData(self.part, unfinished=True)
+        except WaveDataBusy:
+            raise
         except WaveDataError as error:
             raise WaveDataError(f"cannot go on; remove the part file to start over: {error}") from error
         with data:
@@ -178,48 +183,88 @@ class GrowingFile:
         digest = data.run_digests[run]
         return bool(digest.any()) and bool((run_digest(self.wave_set, data.arrays(run)) == digest).all())
 
+    def _find_places(self) -> dict[str, NDArray[np.int64]]:
+        """Where in the file the entry of each run begins, of every dataset with one for each."""
+        places = {}
+        with import_h5py().File(self.part, "r") as file:
+            for name in (*run_arrays(self.wave_set), "run_digest"):
+                dataset = file[name]
+                if dataset.chunks is None:
+                    size = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
+                    places[name] = dataset.id.get_offset() + size * np.arange(self.runs)
+                else:
+                    places[name] = np.empty(self.runs, np.int64)
+                    for chunk in range(dataset.id.get_num_chunks()):
+                        info = dataset.id.get_chunk_info(chunk)
+                        places[name][info.chunk_offset[0]] = info.byte_offset
+        return places
+
+    def _lock(self) -> int:
+        handle = os.open(self.part, os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise WaveDataBusy(f"{self.part}: another process has it open; wait for it to end") from error
+        return handle
+
     def write(self, run: int, arrays: Mapping[str, Any]) -> None:
         """Write a run; when this returns it outlives the process.
 
         Raises
         ------
         OSError
-            If the disk takes no more.  What was written before stays.
+            If the disk takes it not.  What was written before stays.
         """
+        shapes = layout(self.wave_set, self.runs)
         digest = run_digest(self.wave_set, arrays)
         try:
-            for name in run_arrays(self.wave_set):
-                self._file[name][run] = arrays[name]
-            self._file.flush()
-            self._file["run_digest"][run] = digest
-            self._file.flush()
-        except (OSError, RuntimeError) as error:
+            for name, values in [(n, arrays[n]) for n in run_arrays(self.wave_set)] + [
+                ("run_digest", digest)
+            ]:
+                shape, dtype = shapes[name]
+                entry = np.ascontiguousarray(values, dtype)
+                if entry.size != np.prod(shape[1:], dtype=int):
+                    raise ValueError(f"{name} of run {run} has shape {entry.shape}, expected {shape[1:]}")
+                self._write_bytes(entry.tobytes(), int(self._places[name][run]))
+        except OSError as error:
             raise OSError(
-                f"cannot write run {run} into {self.part} ({error}); the runs before it are kept: make room "
-                f"and go on with --resume"
+                f"cannot write run {run} into {self.part}: {error.strerror}; the runs done are kept, "
+                f"--resume goes on from there"
             ) from error
         self.done[run] = True
+
+    def _write_bytes(self, entry: bytes, place: int) -> None:
+        assert self._handle is not None
+        rest = memoryview(entry)
+        while rest:
+            count = os.pwrite(self._handle, rest, place)
+            rest, place = rest[count:], place + count
 
     def finish(self) -> str:
         """Give the whole file its name; returns its digest."""
         if not self.done.all():
             raise RuntimeError(f"{self.part} has {int(self.done.sum())} of {self.runs} runs, it is not whole")
-        digest = content_digest(self._attributes, self._file["run_digest"][()])
-        self._file.attrs.modify("digest", np.bytes_(digest.encode()))
-        self._file.attrs.modify("complete", np.uint8(1))
+        assert self._handle is not None
+        os.fsync(self._handle)
         self.close()
-        with open(self.part, "rb") as raw:
-            os.fsync(raw.fileno())
+        with import_h5py().File(self.part, "r+") as file:
+            digest = content_digest(self._attributes, file["run_digest"][()])
+            file.attrs.modify("digest", np.bytes_(digest.encode()))
+            file.attrs.modify("complete", np.uint8(1))
         os.replace(self.part, self.path)
         return digest
 
     def close(self) -> None:
-        """Leave the part file as it is."""
-        self._file.close()
+        """Leave the part file as it is, or remove it if no run is in it."""
+        if self._handle is not None:
+            if not self.done.any():
+                self.part.unlink(missing_ok=True)
+            os.close(self._handle)
+            self._handle = None
 
-    def _no_room(self, error: OSError) -> OSError:
-        free = shutil.disk_usage(self.part.parent).free / 1e6
-        need = megabytes(self.wave_set, self.runs)
-        why = os.strerror(error.errno) if error.errno else str(error)
-        text = f"cannot make {self.part} of {need} MB in a directory with {free:.0f} MB free: {why}"
-        return OSError(error.errno or errno.EIO, text)
+
+def _take_room(path: Path, size: int) -> None:
+    """Make the disk hold ``size`` bytes for a file, or raise OSError."""
+    with open(path, "ab") as file:
+        os.posix_fallocate(file.fileno(), 0, size)

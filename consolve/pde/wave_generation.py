@@ -20,7 +20,7 @@ from consolve.pde.wave_leapfrog import LeapFrog
 from consolve.pde.wave_sampling import STORED_VERTICES, SampledRun, WaveSet, medium_at_vertices
 
 SOLVERS = ("leap-frog", "dolfinx")
-_BLOCK = 8
+_BLOCK = 4
 """Runs that a thread solves before they are written."""
 
 

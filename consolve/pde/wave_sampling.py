@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from consolve.pde.wave_grid import WaveGrid
+from consolve.pde.wave_grid import FINEST, WaveGrid
 from consolve.pde.wave_problem import (
     SNAPSHOT_INTERVAL,
     UNSEEN_MEDIA,
@@ -126,7 +126,7 @@ class WaveSet:
         if self.split not in SPLITS:
             raise ValueError(f"unknown split {self.split!r}; known: {', '.join(SPLITS)}")
         if int(self.seed) != self.seed or not 0 <= self.seed < 2**63:
-            raise ValueError(f"the seed of a set is a whole number from 0 on, got {self.seed}")
+            raise ValueError(f"the seed of a set is a whole number from 0 to 2^63 - 1, got {self.seed}")
 
     @property
     def whole(self) -> bool:
@@ -198,14 +198,15 @@ class WaveSet:
         Raises
         ------
         ValueError
-            If ``vertices`` x ``vertices`` does not contain the 64 x 64 grid.
+            If ``vertices`` x ``vertices`` does not contain the 64 x 64 grid, or is more than a run takes.
         """
         cells = STORED_VERTICES - 1
-        if vertices < STORED_VERTICES or (vertices - 1) % cells:
-            nearest = max(1, round((vertices - 1) / cells)) * cells + 1
+        if not STORED_VERTICES <= vertices <= FINEST or (vertices - 1) % cells:
+            most = (FINEST - 1) // cells
+            nearest = min(max(1, round((vertices - 1) / cells)), most) * cells + 1
             raise ValueError(
                 f"a grid of {vertices} vertices a side does not contain the {STORED_VERTICES} that are "
-                f"stored: take 63 k + 1 of them, as 127, 253 or 505; the nearest is {nearest}"
+                f"stored, or is too fine: take 63 k + 1, as 127, 253 or 505; the nearest is {nearest}"
             )
         return (vertices - 1) // cells
 
