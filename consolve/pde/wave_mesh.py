@@ -101,7 +101,8 @@ class Probe:
         spatial = np.column_stack([places, np.zeros(len(places))])
         cells = first_colliding_cells(mesh, spatial)
         rank, size = mesh.comm.rank, mesh.comm.size
-        owner = mesh.comm.allreduce(np.where(cells >= 0, rank, size), MPI.MIN) if len(cells) else cells
+        owner = np.where(cells >= 0, rank, size)
+        mesh.comm.Allreduce(MPI.IN_PLACE, owner, op=MPI.MIN)
         if required and (owner == size).any():
             x, y = places[int(np.argmax(owner == size))]
             raise ValueError(f"the point ({x:g}, {y:g}) lies outside the mesh")
@@ -114,4 +115,5 @@ class Probe:
         values = np.zeros(self._count)
         if self._mine.size:
             values[self._mine] = function.eval(self._points, self._cells).reshape(-1)
-        return values if self._comm.size == 1 else self._comm.allreduce(values)
+        self._comm.Allreduce(MPI.IN_PLACE, values)
+        return values
