@@ -1,4 +1,4 @@
-"""Media, sources and boundaries of wave problems: reproducible, in range, refused where they make no sense."""
+"""Media, sources and sides of wave problems: reproducible, in range, refused where they make no sense."""
 
 import math
 import pickle
