@@ -82,8 +82,6 @@ class WaveModel:
     mass, stiffness, damping
         PETSc Mat (consistent) or Vec (lumped), Mat, and Vec: M, K and C of all degrees of freedom.  C is
         lumped by row sums.
-    free
-        float64 of this rank's degrees of freedom: 1 for unknowns, 0 where u is fixed or driven.
     step, steps, time, lost, work
         dt, steps done, present time, energy taken by absorbing sides, work of the source.
     driven_points
@@ -129,18 +127,18 @@ class WaveModel:
         self._x, self._y = points[:, 0].copy(), points[:, 1].copy()
         self._driven_anywhere = driven is not None
         self._driven = self._driven_dofs(driven)
-        self.free = np.ones(owned)
-        self.free[self._fixed_dofs()] = 0
-        self._driven = self._driven[self.free[self._driven] > 0]
-        self.free[self._driven] = 0
+        self._free = np.ones(owned)
+        self._free[self._fixed_dofs()] = 0
+        self._driven = self._driven[self._free[self._driven] > 0]
+        self._free[self._driven] = 0
         self.driven_points = np.column_stack([self._x, self._y])[self._driven]
         self._theta = 0.0 if scheme == "leap-frog" else 0.25
-        self._largest = largest_eigenvalue(self.stiffness, self.mass, self.free) if self._theta == 0 else 0.0
+        self._largest = largest_eigenvalue(self.stiffness, self.mass, self._free) if self._theta == 0 else 0.0
         self.step = self._checked_step(step, interval)
         self._force = self._load()
         kind = Diagonal if mass == "lumped" and self._theta == 0 else Implicit
         self._scheme = kind(
-            self.stiffness, self.mass, self.damping, self._force, self.free, self.step, self._theta,
+            self.stiffness, self.mass, self.damping, self._force, self._free, self.step, self._theta,
             dict(petsc_options or {}),
         )  # fmt: skip
         self._initial = self._initial_state(initial)
@@ -206,7 +204,7 @@ class WaveModel:
         if self.problem.source is not None:
             profile.setArray(self.problem.source.profile(self._x, self._y))
         mass_product(self.mass, profile, load)
-        load.setArray(load.array_r * self.free)
+        load.setArray(load.array_r * self._free)
         source = self.problem.source
         if source is not None and not self._driven_anywhere and load.norm() == 0:
             raise ValueError(
@@ -234,7 +232,7 @@ class WaveModel:
             state = self.damping.duplicate()
             values = 0.0 if field is None else np.asarray(field(self._x, self._y), np.float64)
             held = np.ones(self._owned)
-            held[self.free == 0] = 0
+            held[self._free == 0] = 0
             held[self._driven] = 1
             state.setArray(np.broadcast_to(values, self._owned) * held)
             if not math.isfinite(state.norm()):
@@ -253,6 +251,11 @@ class WaveModel:
     def stable_step(self) -> float:
         """Leap-frog: 2 / sqrt of a Lanczos estimate of lambda_max(M⁻¹ K); Newmark: infinite."""
         return math.inf if self._theta else 2 / math.sqrt(self._largest)
+
+    @property
+    def free(self) -> NDArray[np.float64]:
+        """Of this rank's degrees of freedom: 1 for unknowns, 0 where u is fixed or driven."""
+        return self._free
 
     @property
     def time(self) -> float:
