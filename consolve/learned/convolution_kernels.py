@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from consolve.learned.cycle_kernels import OPTIONS
 from consolve.learned.matrix_tiles import ADDED, LANES, aligned, multiply, pack, padded
 
-
 BLOCK_POINTS = 64
 """Points of a block of rows, the work between two looks at the weights."""
 

@@ -137,13 +137,31 @@ def _tile(rows: int, vectors: int) -> Callable[..., None]:
     return tile
 
 
+@intrinsic
+def never_inlined(typing_context):
+    """Keeps the function that calls it one piece of code, however many call it: compilation stays short."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 _HALF = ROWS // 2
 _full1, _full2, _full3 = (_tile(ROWS, v) for v in (1, 2, 3))
 _half1, _half2, _half3 = (_tile(_HALF, v) for v in (1, 2, 3))
 _one1, _one2, _one3 = (_tile(1, v) for v in (1, 2, 3))
 
 
-@njit(**OPTIONS)
+_IMAGE, _INTEGER = types.float32[::1], types.int64
+_SIGNATURE = types.void(
+    *[_IMAGE, *[_INTEGER] * 3, types.int64[::1], *[_INTEGER] * 3, _IMAGE, _INTEGER, _IMAGE, *[_INTEGER] * 3],
+    *[_IMAGE, _INTEGER, _IMAGE, *[_INTEGER] * 7],
+)  # one piece of code, also for calls with constants
+
+
+@njit(_SIGNATURE, **OPTIONS)
 def multiply(
     x, x_at, x_pitch, x_row, offsets, first, taps, depth, w, w_at, out, out_at, out_pitch, out_row, gate,
     gate_at, base, base_at, base_pitch, base_row, mode, rows, width, vectors,
@@ -156,6 +174,7 @@ def multiply(
     `vectors` is the number of vectors of output channels.  A panel of weights stays in the first cache while
     all points pass.
     """
+    never_inlined()
     v = 0
     while v < vectors:
         left = vectors - v

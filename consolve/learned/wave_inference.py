@@ -11,7 +11,7 @@ from scipy.special import erf
 
 from consolve.learned.convolution_kernels import Convolution
 from consolve.learned.wave_layout import GridLayout, PackedLayers
-from consolve.learned.wave_step_kernels import rollout_batch, rollout_serial, rollout_threads
+from consolve.learned.wave_step_kernels import rollout
 from consolve.learned.wave_weights import PropagatorSettings, WaveWeights, load_wave_weights
 
 SPEED_RANGE = (0.5, 1.0)
@@ -183,18 +183,10 @@ class WavePropagator:
             out = np.empty(shape, np.float32)
         elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
             raise ValueError(f"out: expected contiguous float32{shape}, got {out.dtype}{out.shape}")
-        self._run(u, out)
+        if u.ndim == 4 and len(self._states) < self.threads:
+            self._states = self._layout.states(self.threads)
+        rollout(
+            u.reshape(-1, *snapshots), self._layout.sizes, self._layout.table, self._layout.offsets,
+            self._packed.weights, self._gates, self._states, self._scratch, out.reshape(-1, *shape[-3:]), self.threads,
+        )  # fmt: skip
         return out
-
-    def _run(self, u: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        layout = self._layout
-        assert layout is not None
-        model = (layout.sizes, layout.table, layout.offsets, self._packed.weights, self._gates)
-        if u.ndim == 4:
-            if len(self._states) < self.threads:
-                self._states = layout.states(self.threads)
-            rollout_batch(u, *model, self._states, self._scratch, out, self.threads)
-        elif self.threads == 1:
-            rollout_serial(u, *model, self._states[0], self._scratch[0], out)
-        else:
-            rollout_threads(u, *model, self._states[0], self._scratch, out, self.threads)

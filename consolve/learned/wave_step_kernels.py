@@ -14,10 +14,11 @@ where the next layer is compressed, that layer's first product, which needs the 
 compressed layer waits for its neighbours once.
 """
 
+import numpy as np
 from numba import njit, prange
 
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.matrix_tiles import ADDED, GATED, multiply
+from consolve.learned.matrix_tiles import ADDED, GATED, multiply, never_inlined
 from consolve.learned.separable_kernels import filter_rows
 from consolve.learned.tile_schedule import claim, counters, finish, tile_of
 
@@ -33,19 +34,19 @@ from consolve.learned.tile_schedule import claim, counters, finish, tile_of
 """Places in the array of sizes."""
 
 
-@njit(**OPTIONS)
+@njit(inline="always", **OPTIONS)
 def _point(sizes, pitch, y):
     """Element of the first point of row y of a framed image."""
     return ((y + sizes[FRAME_Y]) * (sizes[WIDTH] + 2 * sizes[FRAME_X]) + sizes[FRAME_X]) * pitch
 
 
-@njit(**OPTIONS)
+@njit(inline="always", **OPTIONS)
 def _newest(sizes, step):
     """Slot of the newest snapshot before a step."""
     return (sizes[PAST] - 1 + step * sizes[AHEAD]) % (sizes[PAST] + sizes[AHEAD])
 
 
-@njit(**OPTIONS)
+@njit(inline="always", **OPTIONS)
 def _input_product(
     layer, step, y, rows, sizes, table, offsets, weights, w_at, vectors, state, out, out_at, out_pitch, out_row,
     gate, gate_at, base, base_at, base_pitch, base_row, mode,
@@ -64,7 +65,7 @@ def _input_product(
     )  # fmt: skip
 
 
-@njit(**OPTIONS)
+@njit(inline="always", **OPTIONS)
 def _enter(layer, step, y, rows, sizes, table, offsets, weights, state):
     """The terms of a compressed layer in rows y to y + rows."""
     if table[layer, COMPRESSED] == 0:
@@ -78,13 +79,13 @@ def _enter(layer, step, y, rows, sizes, table, offsets, weights, state):
     )  # fmt: skip
 
 
-@njit(**OPTIONS)
+@njit(inline="always", **OPTIONS)
 def layer_parity(sizes, layer, step):
     """Which of the two buffers holds the terms of a layer."""
     return (step * sizes[LAYERS] + layer) % 2
 
 
-@njit(**OPTIONS)
+@njit(inline="always", **OPTIONS)
 def _output_product(
     layer, step, y, rows, snapshot, sizes, table, offsets, weights, state, scratch, out_at, out_pitch, gates,
     base_at, mode,
@@ -107,7 +108,7 @@ def _output_product(
     )  # fmt: skip
 
 
-@njit(**OPTIONS)
+@njit(inline="always", **OPTIONS)
 def _layer(layer, step, y, rows, sizes, table, offsets, weights, gates, state, scratch):
     """One layer in rows y to y + rows."""
     if table[layer, COMPRESSED] == 1:
@@ -139,16 +140,17 @@ def _layer(layer, step, y, rows, sizes, table, offsets, weights, gates, state, s
 
 
 @njit(**OPTIONS)
-def _unshuffle(u, sizes, state, slot):
-    """A snapshot (ny, nx) into its slot of the ring."""
+def _unshuffle(u, sizes, state):
+    """The first snapshots (past, ny, nx) into the ring."""
     f, pitch = sizes[FACTOR], sizes[SNAPSHOT_PITCH]
-    for y in range(sizes[HEIGHT]):
-        at = sizes[RING] + slot * sizes[SLOT] + _point(sizes, pitch, y)
-        for dy in range(f):
-            line = u[y * f + dy]
-            for x in range(sizes[WIDTH]):
-                for dx in range(f):
-                    state[at + x * pitch + dy * f + dx] = line[x * f + dx]
+    for slot in range(sizes[PAST]):
+        for y in range(sizes[HEIGHT]):
+            at = sizes[RING] + slot * sizes[SLOT] + _point(sizes, pitch, y)
+            for dy in range(f):
+                line = u[slot, y * f + dy]
+                for x in range(sizes[WIDTH]):
+                    for dx in range(f):
+                        state[at + x * pitch + dy * f + dx] = line[x * f + dx]
 
 
 @njit(**OPTIONS)
@@ -167,6 +169,7 @@ def _shuffle_rows(u, sizes, state, slot, first, rows):
 @njit(**OPTIONS)
 def _task(phase, tile, sizes, table, offsets, weights, gates, state, scratch, out):
     """Phase 0: the terms of the first layer; then layer (phase - 1) mod L, and the terms of the next."""
+    never_inlined()
     y = tile * sizes[TILE_ROWS]
     rows = min(sizes[TILE_ROWS], sizes[HEIGHT] - y)
     if phase == 0:
@@ -191,43 +194,44 @@ def _phases(sizes, snapshots):
 
 
 @njit(**OPTIONS)
-def rollout_serial(u, sizes, table, offsets, weights, gates, state, scratch, out):
-    """out (steps, ny, nx) from the snapshots u (past, ny, nx), by one thread."""
-    for slot in range(sizes[PAST]):
-        _unshuffle(u[slot], sizes, state, slot)
-    for phase in range(_phases(sizes, out.shape[0])):
-        for tile in range(sizes[TILES]):
-            _task(phase, tile, sizes, table, offsets, weights, gates, state, scratch, out)
-
-
-@njit(**OPTIONS)
-def _share(thread, threads, sizes, table, offsets, weights, gates, state, scratch, out, claimed, finished):
-    tiles = sizes[TILES]
-    for phase in range(_phases(sizes, out.shape[0])):
-        for i in range(tiles):
-            tile = tile_of(thread, threads, tiles, i)
-            if claim(claimed, finished, phase, tile, tiles, sizes[REACH]):
-                _task(phase, tile, sizes, table, offsets, weights, gates, state, scratch, out)
-                finish(finished, phase, tile)
+def _share(
+    thread, threads, together, u, sizes, table, offsets, weights, gates, states, scratch, out, claimed, finished
+):  # fmt: skip
+    """What one thread does: every threads-th rollout of the batch, or its share of the tiles of a single one."""
+    never_inlined()
+    tiles, phases = sizes[TILES], _phases(sizes, out.shape[1])
+    if together:
+        for phase in range(phases):
+            for i in range(tiles):
+                tile = tile_of(thread, threads, tiles, i)
+                if claim(claimed, finished, phase, tile, tiles, sizes[REACH]):
+                    _task(
+                        phase, tile, sizes, table, offsets, weights, gates, states[0], scratch[thread], out[0]
+                    )
+                    finish(finished, phase, tile)
+        return
+    for sample in range(thread, u.shape[0], threads):
+        _unshuffle(u[sample], sizes, states[thread])
+        for phase in range(phases):
+            for tile in range(tiles):
+                _task(
+                    phase, tile, sizes, table, offsets, weights, gates, states[thread], scratch[thread], out[sample]
+                )  # fmt: skip
 
 
 @njit(parallel=True, **OPTIONS)
-def rollout_threads(u, sizes, table, offsets, weights, gates, state, scratch, out, threads):
-    """`rollout_serial` by several threads that share the tiles; ``scratch`` is (threads, n)."""
-    for slot in range(sizes[PAST]):
-        _unshuffle(u[slot], sizes, state, slot)
+def rollout(u, sizes, table, offsets, weights, gates, states, scratch, out, threads):
+    """out (batch, steps, ny, nx) from the snapshots u (batch, past, ny, nx).
+
+    Several threads share the tiles of a single rollout, or the rollouts of a batch; each has its row of
+    ``states`` and ``scratch``.
+    """
+    together = threads > 1 and u.shape[0] == 1
     claimed, finished = counters(sizes[TILES]), counters(sizes[TILES])
+    if together:
+        _unshuffle(u[0], sizes, states[0])
     for thread in prange(threads):
         _share(
-            thread, threads, sizes, table, offsets, weights, gates, state, scratch[thread], out, claimed, finished
+            np.int64(thread), threads, together, u, sizes, table, offsets, weights, gates, states, scratch, out, claimed,
+            finished,
         )  # fmt: skip
-
-
-@njit(parallel=True, **OPTIONS)
-def rollout_batch(u, sizes, table, offsets, weights, gates, states, scratch, out, threads):
-    """out (batch, steps, ny, nx) from u (batch, past, ny, nx): each sample by one thread, with its state."""
-    for thread in prange(threads):
-        for sample in range(thread, u.shape[0], threads):
-            rollout_serial(
-                u[sample], sizes, table, offsets, weights, gates, states[thread], scratch[thread], out[sample]
-            )  # fmt: skip
