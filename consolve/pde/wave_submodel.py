@@ -21,12 +21,14 @@ from consolve.pde.dolfinx_versions import assembled_matrix, fem, meshes
 from consolve.pde.wave_dolfinx import WaveModel
 from consolve.pde.wave_mesh import Probe
 from consolve.pde.wave_problem import WaveProblem
-from consolve.pde.wave_schemes import Diagonal, Implicit
+from consolve.pde.wave_schemes import Diagonal, Driven, Implicit
 from consolve.pde.wave_zone import Zone, ZoneSystem, source_load
 from consolve.pde.wave_zone_data import ZoneField
 from consolve.pde.wave_zone_feed import FeedOptions, ZoneFeed, step_marks, zone_of
 
 _CLOSE = 1e-9
+THETA = {"leap-frog": 0.0, "newmark": 0.25}
+"""Of the family of schemes in :mod:`consolve.pde.wave_dolfinx`."""
 _CHUNK = 64
 """Steps of which forces are held at once."""
 
@@ -70,14 +72,15 @@ class _ZoneModel(WaveModel):
                 product[:] = line.array_r
             return out
 
+        places = self.space.tabulate_dof_coordinates()[: self.free.size]
         return ZoneSystem(
-            x=self._x,
-            y=self._y,
+            x=places[:, 0].copy(),
+            y=places[:, 1].copy(),
             mass=self.mass.array_r.copy(),
             damping=self.damping.array_r.copy(),
             absorbing=absorbing,
             flux=flux,
-            free=self._free > 0,
+            free=self.free > 0,
             stiffness=stiffness,
         )
 
@@ -88,10 +91,11 @@ class _ZoneModel(WaveModel):
         whole, load = self.damping.copy(), self.damping.duplicate()
         whole.setArray(whole.array_r + damping)
         load.set(0)
-        free = self._free.copy()
+        free = self.free.copy()
         free[held] = 0
-        kind: Any = _Explicit if self._theta == 0 else _Solving
-        return kind(self.stiffness, self.mass, whole, load, free, self.step, self._theta, dict(petsc_options))
+        kind: Any = _Explicit if self.scheme == "leap-frog" else _Solving
+        theta = THETA[self.scheme]
+        return kind(self.stiffness, self.mass, whole, load, free, self.step, theta, dict(petsc_options))
 
 
 def _facets(mesh: Any, axis: int, place: float) -> NDArray[np.int32]:
@@ -107,14 +111,21 @@ class _Explicit(Diagonal):
         self._weight = self.free * self.step**2 / slowed
 
     def push(self, force: NDArray[np.float64]) -> None:
+        """Force of the next step."""
         self.load.setArray(force * self.free)
-        self._push_vector.setArray(force * self._weight)
+
+    def _advance(self, old: Any, now: Any, force: float, driven: Driven | None) -> None:
+        super()._advance(old, now, 0.0, None)
+        old.setArray(old.array_r + self._weight * self.load.array_r)
+        if driven is not None:
+            old.array[driven[0]] = driven[1]
 
 
 class _Solving(Implicit):
     """Newmark with a force that is given in every step."""
 
     def push(self, force: NDArray[np.float64]) -> None:
+        """Force of the next step."""
         self.load.setArray(force * self.free)
 
 
@@ -194,7 +205,7 @@ class Submodel:
         self.mesh, self.space, self.speed, self.step = model.mesh, model.space, model.speed, model.step
         system = model.system(self.zone)
         self._feed = self._data.on(system)
-        self._theta = 0.0 if scheme == "leap-frog" else 0.25
+        self._theta = THETA[scheme]
         self._scheme = model.scheme_with(self._feed.damping, self._feed.held, petsc_options or {})
         self._source_nodes, load = source_load(problem, system)
         self._load = load * self._feed.inside[self._source_nodes]

@@ -27,8 +27,6 @@ from consolve.pde.wave_zone_data import (
 from consolve.pde.wave_zone_fit import ITERATIONS, InflowFit
 
 WAYS = ("fit", "layer", "impedance", "dirichlet", "relax")
-FIT_REFINEMENT = 2
-"""Of the mesh that ``fit`` runs on, at most."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,8 @@ class FeedOptions:
     iterations
         Of ``fit``, at most.
     fit_refinement
-        Of the mesh of ``fit``; default: that of the run, at most 2.
+        Of the mesh of ``fit``; default: that of the run.  2 instead of 4 takes an eighth of the time, and
+        adds an error of the order of the coarser mesh's.
     """
 
     boundary: str = "fit"
@@ -100,7 +99,7 @@ class ZoneFeed:
         self._width = width
         self.inflow: Inflow | None = None
         if options.boundary == "fit":
-            fine = options.fit_refinement or min(refinement, FIT_REFINEMENT)
+            fine = options.fit_refinement or refinement
             fit = InflowFit(problem, self.data, ZoneGrid.of(problem, data.zone, fine), self._moving())
             self.inflow = fit.solve(fit_weight(data.zone, width), options.iterations)
 
