@@ -189,9 +189,11 @@ class WaveModel:
     def _driven_dofs(self, driven: Field | None) -> NDArray[np.intp]:
         if driven is None:
             return np.zeros(0, np.intp)
-        facets = meshes.locate_entities_boundary(
-            self.mesh, 1, lambda x: np.broadcast_to(np.asarray(driven(x[0], x[1]), np.bool_), x.shape[1:])
-        )
+
+        def on_rim(x: NDArray) -> NDArray[np.bool_]:
+            return np.array(np.broadcast_to(driven(x[0], x[1]), x.shape[1:]), np.bool_)  # writeable
+
+        facets = meshes.locate_entities_boundary(self.mesh, 1, on_rim)
         dofs = self._dofs(1, facets)
         if self.mesh.comm.allreduce(dofs.size) == 0:
             raise ValueError("no facet of the rim is driven: the function given is True on none of them")
