@@ -245,7 +245,7 @@ class WaveModel:
     def restart(self) -> None:
         """Back to t = 0 and the initial state."""
         u, v = self._initial
-        self._old = self._scheme.state_before(u, v, self._signal(0))
+        self._old = self._scheme.state_before(u, v, self._signal(0, 1)[0])
         self._now = u.copy()
         self.steps = 0
         self._account = np.zeros(2)
@@ -287,12 +287,14 @@ class WaveModel:
         self._function.x.scatter_forward()
         return self._function
 
-    def _signal(self, number: int) -> float:
+    def _signal(self, first: int, steps: int) -> list[float]:
+        """mean(F) / F of some steps."""
         source, theta = self.problem.source, self._theta
         if source is None:
-            return 0.0
-        before, now, after = source.signal(self.step * np.arange(number - 1, number + 2))
-        return float(theta * before + (1 - 2 * theta) * now + theta * after)
+            return [0.0] * steps
+        signal = source.signal(self.step * np.arange(first - 1, first + steps + 1))
+        mean: list[float] = (theta * (signal[:-2] + signal[2:]) + (1 - 2 * theta) * signal[1:-1]).tolist()
+        return mean
 
     def advance(self, steps: int, drive: Drive | None = None) -> None:
         """Some steps on; collective.
@@ -307,13 +309,13 @@ class WaveModel:
                 "takes the values of its driven rim" if self._driven_anywhere else "is not driven: no drive"
             )
             raise ValueError(f"a run of this model {expected}; drive is {drive!r}")
-        for _ in range(steps):
+        for force in self._signal(self.steps, steps):
             driven = None
             if drive is not None:
                 after = self.time + self.step
                 values = np.asarray(drive(after, self.driven_points), np.float64)
                 driven = self._driven, np.broadcast_to(values, self._driven.shape)
-            self._account += self._scheme.advance(self._old, self._now, self._signal(self.steps), driven)
+            self._account += self._scheme.advance(self._old, self._now, force, driven)
             self._old, self._now = self._now, self._old
             self.steps += 1
 

@@ -320,7 +320,7 @@ def found(ranks):
 
 
 @needs_mpirun
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_results_on_ranks_are_those_on_one(ranks):
     alone, together = found(1), found(ranks)
     assert set(alone["runs"]) == set(together["runs"]) and len(alone["runs"]) == 7
@@ -331,7 +331,7 @@ def test_results_on_ranks_are_those_on_one(ranks):
 
 
 @needs_mpirun
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_errors_are_the_same_on_all_ranks(ranks):
     for words, text in zip(("outside the mesh", "outside the mesh", "leave no cell"), found(ranks)["errors"]):
         assert words in text
