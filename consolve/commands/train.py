@@ -91,3 +91,90 @@ def multilevel(
         f"{out}: {weights.parameters} parameters, weights {weights.digest}",
         f"validation: {-run.best:.3f} decimals per iteration after {run.step} steps, {run.seconds:.0f} s",
     )
+
+
+@train.command()
+@click.option("--network", type=click.Choice(["propagator", "generator"]), required=True)
+@click.option("--data", metavar="FILE.h5", required=True, help="Training set, by 'consolve data wave'.")
+@click.option("--validation", metavar="FILE.h5", required=True, help="Validation set.")
+@click.option(
+    "--out", metavar="FILE.h5", required=True, help="Weights; checkpoint, log, plot, card beside it."
+)
+@click.option(
+    "--compression",
+    type=click.FloatRange(min=1, min_open=True),
+    help="Convolutions of one-way filters with 1/COMPRESSION of the parameters.  [default: dense]",
+)
+@click.option("--width", type=click.IntRange(min=1), help="Channels of the hidden layers.")
+@click.option("--layers", type=click.IntRange(min=2), help="Convolutions.")
+@click.option("--ahead", type=click.IntRange(min=1), help="Propagator: snapshots that one application gives.")
+@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps.")
+@click.option("--batch", type=click.IntRange(min=1), help="Samples in each.")
+@click.option("--rate", type=Positive(), help="Peak learning rate.")
+@click.option(
+    "--rollout", type=click.IntRange(min=1), help="Propagator: snapshots a training sample is rolled for."
+)
+@click.option(
+    "--physics", type=click.FloatRange(min=0), help="Propagator: weight of the wave equation's residual."
+)
+@click.option("--teacher", metavar="FILE.h5", help="Propagator: a trained one to learn from as well.")
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many validations without gain.")
+@click.option("--amp", is_flag=True, help="Convolutions of the training in bfloat16.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint beside --out.")
+def wave(
+    network: str,
+    data: str,
+    validation: str,
+    out: str,
+    compression: float | None,
+    seed: int,
+    device: str,
+    resume: bool,
+    teacher: str | None,
+    **given: Any,
+) -> None:
+    """A surrogate of wave simulations, on sets made by 'consolve data wave'.
+
+    Ctrl-C writes a checkpoint; the same command with --resume goes on from it, to the same result.  Under
+    torchrun, each process takes its share of every batch.
+    """
+    from consolve.files import check_writable_file
+
+    if not out.endswith(".h5"):
+        raise click.UsageError(f"--out {out!r}: expected a name that ends in .h5")
+    check_writable_file(out)
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise RuntimeError(f"training needs torch ({error}): pip install 'consolve[train]'") from error
+    from consolve.learned.wave_runs import processes, wave_training
+
+    command = "consolve " + " ".join(word for word in sys.argv[1:] if word != "--resume")
+    chosen = {name: value for name, value in given.items() if value is not None and value is not False}
+    with processes(device) as first, progress() as line:
+        try:
+            run = wave_training(
+                network, data, validation, out, compression, teacher,
+                seed=seed, device=device, resume=resume, command=command, **chosen,
+            )  # fmt: skip
+        except TypeError as error:
+            raise click.UsageError(str(error)) from error
+        if first:
+            line.start("training")
+
+        def report(state) -> None:  # type: ignore[no-untyped-def]
+            if first:
+                line.show(
+                    f"step {state.step}/{state.steps}  loss {state.smoothed_loss:.2e}  "
+                    f"best validation {state.best:.4f}  {state.seconds:.0f} s"
+                )
+
+        weights = run.run(report)
+    if first:
+        print_result(
+            f"{out}: {weights.network}, {weights.layer}, {weights.parameters} parameters, "
+            f"weights {weights.digest}",
+            f"validation: {weights.record['scores']}",
+        )

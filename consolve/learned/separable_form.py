@@ -263,12 +263,12 @@ class SeparableConvolution(nn.Module):
                 f"got {tuple(x.shape)}"
             )
         if self.method == "dense":
-            return self._apply(x, self.weight, self.bias, 1, output_padding)
+            return self._applied(x, self.weight, self.bias, 1, output_padding)
         convolve, ones = _CONVOLVE[len(self.axes)], (1,) * len(self.axes)
         y = convolve(x, self.input_factor.reshape(*self.input_factor.shape, *ones))
         if self.method == "depthwise":
             kernel = self._filter_products().reshape(self.rank, 1, *self.kernel_size)
-            y = self._apply(y, kernel, None, self.rank, output_padding)
+            y = self._applied(y, kernel, None, self.rank, output_padding)
         else:
             y = self._along_axes(y, output_padding)
         return convolve(y, self.output_factor.reshape(*self.output_factor.shape, *ones), self.bias)
@@ -285,7 +285,7 @@ class SeparableConvolution(nn.Module):
         widths = [width for pair in reversed(sides) for width in pair]
         return functional.pad(x, widths, mode=self.padding_mode), (0,) * len(self.axes)
 
-    def _apply(
+    def _applied(
         self, x: Tensor, kernel: Tensor, bias: Tensor | None, groups: int, output_padding: tuple[int, ...]
     ) -> Tensor:
         if self.transposed:

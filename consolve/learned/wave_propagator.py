@@ -78,30 +78,35 @@ class TorchPropagator(nn.Module):
                 else:
                     convolution.reset_parameters("torch")  # variance 1/3 of 1 / fan
                     convolution.output_factor.mul_(math.sqrt(3.0))
+                    for one_way in convolution.filters:  # towards the centre, at the same norm
+                        norm = one_way.norm(dim=1, keepdim=True)
+                        one_way[:, 1] += 0.5 * norm[:, 0]
+                        one_way.mul_(norm / one_way.norm(dim=1, keepdim=True))
             last = self.wave[-1]
             (last.weight if isinstance(last, nn.Conv2d) else last.output_factor).mul_(0.1)
             self.gate[2].weight.mul_(0.5)
             self.gate[2].bias.fill_(1.0)
-
-    def kernels(self) -> list[Tensor]:
-        """Dense kernels of the wave convolutions; built once for a whole rollout."""
-        return [convolution.weight for convolution in self.wave]
 
     def gates(self, medium: Tensor) -> Sequence[Tensor]:
         """Gates of every hidden layer from the medium's channels (batch, 3, ny, nx)."""
         h = functional.pixel_unshuffle(medium, self.settings.factor)
         h = functional.gelu(self.gate[0](h))
         h = functional.gelu(self.gate[1](h))
-        return self.gate[2](h).chunk(self.settings.layers - 1, 1)
+        h = self.gate[2](h).contiguous(memory_format=torch.channels_last)
+        return [g.contiguous(memory_format=torch.channels_last) for g in h.chunk(self.settings.layers - 1, 1)]
+
+    def kernels(self) -> list[Tensor]:
+        """Dense kernels of the wave convolutions, built from their factors once for a whole rollout."""
+        return [c.weight.contiguous(memory_format=torch.channels_last) for c in self.wave]
 
     def step(self, u: Tensor, gates: Sequence[Tensor], kernels: Sequence[Tensor]) -> Tensor:
         """The next `ahead` snapshots (batch, ahead, ny, nx) of the last `past` ones (batch, past, ny, nx)."""
         f = self.settings.factor
-        h = functional.conv2d(functional.pixel_unshuffle(u, f), kernels[0], padding=1) * gates[0]
+        channels_last = functional.pixel_unshuffle(u, f).contiguous(memory_format=torch.channels_last)
+        h = functional.conv2d(channels_last, kernels[0], padding=1) * gates[0]
         for kernel, gate in zip(kernels[1:-1], gates[1:]):
             h = h + functional.conv2d(h, kernel, padding=1) * gate
-        correction = functional.pixel_shuffle(functional.conv2d(h, kernels[-1], padding=1), f)
-        return u[:, -1:] + correction
+        return u[:, -1:] + functional.pixel_shuffle(functional.conv2d(h, kernels[-1], padding=1), f)
 
     def forward(self, u: Tensor, medium: Tensor, steps: int) -> Tensor:
         """Rollout: the `steps` snapshots after the `past` given ones, (batch, steps, ny, nx)."""

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from consolve.files import whole_file
 from consolve.learned.training_record import interrupts_deferred, plot_log, revision
 from consolve.learned.wave_weights import WaveWeights, save_wave_weights
+from consolve.pde.wave_data import WaveData
 
 CHECKPOINT_VERSION = 1
 COLUMNS = ("step", "seconds", "loss", "smoothed_loss", "validation_loss", "rate")
@@ -55,9 +56,9 @@ class WaveTrainingSettings:
         Validations without a better score after which a run stops; 0 means never.
     """
 
-    steps: int = 6000
+    steps: int = 14000
     batch: int = 8
-    rate: float = 2e-3
+    rate: float = 4e-3
     seed: int = 0
     amp: bool = False
     patience: int = 0
@@ -361,6 +362,13 @@ def model_card(weights: WaveWeights) -> str:
     }
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join(lines) + "\n"
+
+
+def domain_of(data: WaveData) -> dict[str, Any]:
+    """What a training set says of the problems in it, for the record in the weights."""
+    names = ("set", "media", "speed_range", "frequency_range", "boundaries")
+    domain = {name: data.attributes[name] for name in names}
+    return {**domain, "interval": data.interval, "grid": [int(n) for n in data.u.shape[2:]]}
 
 
 def digest_of(*digests: str) -> str:

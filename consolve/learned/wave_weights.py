@@ -99,7 +99,7 @@ class PropagatorSettings:
     """
 
     past: int = 3
-    ahead: int = 1
+    ahead: int = 3
     factor: int = 4
     width: int = 96
     layers: int = 4
@@ -143,7 +143,101 @@ class PropagatorSettings:
         }
 
 
-SETTINGS: dict[str, Any] = {"propagator": PropagatorSettings}
+@dataclass(frozen=True)
+class GeneratorSettings:
+    """Size of a generator: parameters of source and medium to the space-time field on a zone.
+
+    With p the parameters scaled to [-1, 1], and * a 3 x 3 x 3 convolution over (time, y, x) with zero padding
+    and without bias::
+
+        e = (p, sin(k pi/2 p), cos(k pi/2 p)),   k = 1 .. harmonics
+        h = E_2 gelu(E_1 gelu(E_0 e + b_0) + b_1) + b_2     (seeds, time/2f, y/2f, x/2f)
+        h = W_0 * upsample(h)                               trilinear, twice in each direction
+        h += W_l * gelu(h),   l = 1 .. layers-2
+        u = scale shuffle(W_(layers-1) * gelu(h), f)
+
+    ``shuffle`` is depth to space by the factor f in time, y and x.
+
+    Parameters
+    ----------
+    low, high
+        Ranges of the parameters in the training set.
+    scale
+        Standard deviation of the training set's fields.
+    shape
+        (time, y, x) of a field, each a multiple of twice the factor.
+    harmonics, hidden, seeds
+        Of the encoder: harmonics of each parameter, hidden units, channels that it gives.
+    width, layers
+        Of the decoder: channels, and convolutions, at least 2.
+    factor
+        Of depth to space.
+    ranks
+        Rank of each convolution of the decoder; None for dense ones.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    scale: float = 1.0
+    shape: tuple[int, ...] = (64, 32, 32)
+    harmonics: int = 2
+    hidden: int = 256
+    seeds: int = 32
+    width: int = 64
+    layers: int = 4
+    factor: int = 4
+    ranks: tuple[int, ...] | None = None
+
+    network = "generator"
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high", "shape", "ranks"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        _check_counts(self, ("harmonics", "hidden", "seeds", "width", "factor"))
+        if not isinstance(self.layers, int) or self.layers < 2:
+            raise WeightsError(f"layers must be an integer of at least 2, got {self.layers!r}")
+        if (
+            len(self.low) != len(self.high)
+            or not self.low
+            or any(b <= a for a, b in zip(self.low, self.high))
+        ):
+            raise WeightsError(f"each parameter needs low < high, got low={self.low}, high={self.high}")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise WeightsError(f"scale must be positive, got {self.scale}")
+        if len(self.shape) != 3 or any(n < 1 or n % (2 * self.factor) for n in self.shape):
+            raise WeightsError(f"shape {self.shape}: expected three multiples of {2 * self.factor}")
+        if self.ranks is not None:
+            _check_ranks(self.ranks, self.kernel_shapes())
+
+    @property
+    def features(self) -> int:
+        """Numbers that the encoder sees."""
+        return len(self.low) * (1 + 2 * self.harmonics)
+
+    @property
+    def coarsest(self) -> tuple[int, ...]:
+        """(time, y, x) of the encoder's output."""
+        return tuple(n // (2 * self.factor) for n in self.shape)
+
+    def kernel_shapes(self) -> list[tuple[int, ...]]:
+        """(out, in, 3, 3, 3) of each convolution of the decoder."""
+        channels = [self.seeds, *[self.width] * (self.layers - 1), self.factor**3]
+        return [(o, i, 3, 3, 3) for i, o in itertools.pairwise(channels)]
+
+    def tensor_shapes(self) -> Shapes:
+        """Name and shape of every tensor: ``encoder.0`` to ``encoder.2``, and ``decoder.l``."""
+        units = (self.features, self.hidden, self.hidden, self.seeds * math.prod(self.coarsest))
+        shapes: Shapes = {}
+        for layer, (in_, out) in enumerate(itertools.pairwise(units)):
+            shapes |= {f"encoder.{layer}.weight": (out, in_), f"encoder.{layer}.bias": (out,)}
+        for layer, (out, in_, *kernel) in enumerate(self.kernel_shapes()):
+            rank = None if self.ranks is None else self.ranks[layer]
+            shapes |= convolution_shapes(f"decoder.{layer}", out, in_, tuple(kernel), rank)
+        return shapes
+
+
+SETTINGS: dict[str, Any] = {"propagator": PropagatorSettings, "generator": GeneratorSettings}
 
 
 @dataclass(frozen=True)
