@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from consolve.pde.wave_data import settings
 from consolve.pde.wave_data_writer import GrowingFile, digest_of_whole, part_path
 from consolve.pde.wave_grid import WaveGrid
 from consolve.pde.wave_leapfrog import LeapFrog
+from consolve.pde.wave_problem import PixelMedium, WaveProblem
 from consolve.pde.wave_sampling import STORED_VERTICES, SampledRun, WaveSet, medium_at_vertices
 
 SOLVERS = ("leap-frog", "dolfinx")
@@ -73,21 +73,33 @@ def _solve_leap_frog(
 
 
 def _solve_dolfinx(wave_set: WaveSet, sample: SampledRun, vertices: int) -> NDArray[np.float64]:
-    """u of a run on the 64 x 64 vertices by DOLFINx: the elements, mass and step of :class:`LeapFrog`."""
-    try:
-        from dolfinx.mesh import create_unit_square
-        from mpi4py import MPI
+    """u of a run on the 64 x 64 vertices by DOLFINx: mesh, elements, mass and step are those of
+    :class:`LeapFrog`."""
+    from mpi4py import MPI
 
-        from consolve.pde.wave_dolfinx import WaveModel
+    from consolve.pde.wave_dolfinx import WaveModel
+    from consolve.pde.wave_mesh import unit_square_mesh
+
+    like = LeapFrog(sample.problem, vertices, interval=wave_set.interval)
+    # The triangles of a square cell have one speed, that of the cell's centre.
+    medium = PixelMedium(like.grid.speed, like.grid.fixed_cells, like.grid.hole)
+    problem = WaveProblem(medium, sample.problem.source, sample.problem.boundaries)
+    model = WaveModel(problem, unit_square_mesh(vertices, MPI.COMM_SELF), step=like.step)
+    times = sample.start + wave_set.interval * np.arange(wave_set.snapshots)
+    every = wave_set.every(vertices)  # interpolation leaves round-off where u = 0
+    return model.run(times, STORED_VERTICES) * like.grid.free[::every, ::every]
+
+
+def _load_solver(solver: str) -> None:
+    """Load what the solver needs.  PETSc starts when it is loaded, and only if all ranks do so."""
+    if solver != "dolfinx":
+        return
+    try:
+        import consolve.pde.wave_dolfinx  # noqa: F401
     except ImportError as error:
         raise RuntimeError(
             f"the solver dolfinx needs DOLFINx ({error}); install it or take leap-frog"
         ) from error
-    step = LeapFrog(sample.problem, vertices, interval=wave_set.interval).step
-    mesh = create_unit_square(MPI.COMM_SELF, vertices - 1, vertices - 1)
-    model = WaveModel(sample.problem, mesh, step=step, interval=wave_set.interval)
-    times = sample.start + wave_set.interval * np.arange(wave_set.snapshots)
-    return model.run(times, STORED_VERTICES)
 
 
 def _arrays(wave_set: WaveSet, sample: SampledRun, u: Any, vertices: int) -> dict[str, Any]:
@@ -178,13 +190,14 @@ def generate(
     ranks = _Ranks(comm)
     desk = _Desk(path, wave_set, runs, vertices, solver, command, resume, report)
     try:
+        ranks.gather(_load_solver, solver)
         missing = ranks.on_root(desk.open)
         threads = ranks.threads()
-        size = _BLOCK * threads
-        for first in range(0, len(missing), size * ranks.size):
-            mine = missing[first + ranks.rank * size : first + (ranks.rank + 1) * size]
+        size = _BLOCK * threads * ranks.size
+        for first in range(0, len(missing), size):
+            block = missing[first : first + size]
+            mine = block[ranks.rank :: ranks.size]
             parts = ranks.gather(solve_runs, wave_set, mine, vertices, solver, threads)
-            block = missing[first : first + size * ranks.size]
             ranks.on_root(desk.write, block, parts)
         return Generated(len(missing), ranks.size, ranks.on_root(desk.finish))
     finally:
@@ -221,10 +234,10 @@ class _Desk:
         return [int(number) for number in np.flatnonzero(~self._file.done)]
 
     def write(self, numbers: Sequence[int], parts: Sequence[Sequence[dict[str, Any]]]) -> None:
-        """Write what the ranks solved."""
+        """Write runs that the ranks solved in turn."""
         assert self._file is not None
-        for number, arrays in zip(numbers, itertools.chain(*parts)):
-            self._file.write(number, arrays)
+        for place, number in enumerate(numbers):
+            self._file.write(number, parts[place % len(parts)][place // len(parts)])
         self._tell()
 
     def _tell(self) -> None:
