@@ -289,7 +289,7 @@ def _open(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        if "lock" in str(error):
+        if "lock file" in str(error):
             raise WaveDataBusy(f"{path}: another process is writing it; wait for it to end") from error
         why = "it is truncated" if "truncated" in str(error) else f"{error}"
         raise WaveDataError(f"{path}: cannot be read as HDF5 ({why}); {_MAKE}") from error
