@@ -19,7 +19,9 @@ fit        impedance data that make the solution of the wave equation fit g best
 ========== ============================================================================================
 
 Each is exact for an exact field, up to the splines, and lets the field be wrong beyond the layer: what the
-zone itself scatters is computed, not copied.
+zone itself scatters is computed, not copied.  Errors of the waves that come in pass through all of them where
+they obey the wave equation, as a delay does; noise and errors that are no waves are mostly left out by
+``fit``, and amplified by ``impedance``, which differentiates them.
 """
 
 from __future__ import annotations

@@ -178,6 +178,14 @@ def test_waves_of_a_source_in_the_zone_leave_through_the_inner_sides(way, bound)
     assert vrmse(trapped[middle], truth[middle]) > 0.5
 
 
+@pytest.mark.parametrize(("way", "bound"), [("fit", 0.03), ("layer", 0.01), ("dirichlet", 0.01)])
+def test_a_source_in_the_zone_acts_beside_exact_data(way, bound):
+    problem = WaveProblem(disc(0.6), Source(0.62, 0.8, 5.0, amplitude=10.0))
+    times = 0.02 * np.arange(40)
+    truth = whole_square(problem, ZONE, times)
+    assert vrmse(ZoneSubmodel(problem, ZONE, times, truth, way, refinement=2).run(), truth) < bound
+
+
 @pytest.mark.parametrize("way", ["layer", "impedance", "dirichlet", "relax"])
 def test_thousands_of_steps_stay_bounded(way):
     times = 0.02 * np.arange(500)
