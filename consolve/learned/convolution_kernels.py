@@ -1,7 +1,7 @@
 """Dense convolutions without torch: the sums over all taps of a tile stay in registers.
 
-The twin of `separable_kernels`, by the same `matrix_tiles.multiply`: no copies of the image by taps, each tile
-adds up its taps directly from the framed image.
+The twin of `separable_kernels`, by the same `matrix_tiles.multiply`: no copies of the image by taps, each
+tile adds up its taps directly from the framed image.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ def _blocks(x, frame, offsets, taps, depth, w, bias, out, shape, pitch, block_ro
         x_at = (plane * frame[1] + row) * frame[2] * depth
         out_at = (plane * rows + row) * width * pitch
         multiply(
-            x, x_at, depth, frame[2] * depth, offsets, 0, taps, depth, w, 0, out, out_at, pitch, width * pitch,
-            bias, 0, bias, 0, 0, 0, ADDED, min(block_rows, rows - row), width, pitch // LANES,
+            x, x_at, depth, frame[2] * depth, offsets, 0, taps, depth, w, 0, out, out_at, pitch,
+            width * pitch, bias, 0, bias, 0, 0, 0, ADDED, min(block_rows, rows - row), width, pitch // LANES,
         )  # fmt: skip
 
 
 @njit(parallel=True, **OPTIONS)
-def _blocks_threads(x, frame, offsets, taps, depth, w, bias, out, shape, pitch, block_rows, threads):
+def dense_image(x, frame, offsets, taps, depth, w, bias, out, shape, pitch, block_rows, threads):
+    """A dense convolution of an image in its frame: out (shape, pitch) from x (frame, depth), both flat."""
     blocks = shape[0] * ((shape[1] + block_rows - 1) // block_rows)
+    if threads == 1:  # a parallel region would wait for all threads
+        _blocks(x, frame, offsets, taps, depth, w, bias, out, shape, pitch, block_rows, 0 * blocks, blocks)
+        return
     for q in prange(threads):
-        first, last = blocks * q // threads, blocks * (q + 1) // threads
+        first, last = blocks * np.int64(q) // threads, blocks * (np.int64(q) + 1) // threads
         _blocks(x, frame, offsets, taps, depth, w, bias, out, shape, pitch, block_rows, first, last)
 
 
@@ -53,7 +57,8 @@ def checked_image(x: NDArray, channels: int, ndim: int, what: str) -> NDArray[np
     axes = ("z", "y", "x")[3 - ndim :]
     if x.ndim != ndim + 1 or x.shape[-1] != channels or 0 in x.shape:
         raise ValueError(
-            f"{what}: expected an image of shape (n_{', n_'.join(axes)}, {channels}), channels last, got {x.shape}"
+            f"{what}: expected an image of shape (n_{', n_'.join(axes)}, {channels}), channels last, "
+            f"got {x.shape}"
         )
     if not np.issubdtype(x.dtype, np.floating):
         raise ValueError(
@@ -115,8 +120,8 @@ class Convolution:
         if bias is not None:
             self._bias[: self.out_channels] = checked_factor(bias, "bias", (self.out_channels,))
 
-    def __call__(self, x: NDArray, threads: int = 1) -> NDArray[np.float32]:
-        """The convolution of an image ((z,) y, x, in) as float32 ((z,) y, x, out)."""
+    def arguments(self, x: NDArray, threads: int = 1) -> tuple:
+        """Those of `dense_image` for an image."""
         image = checked_image(x, self.in_channels, self.ndim, "Convolution")
         shape = np.array(image.shape[:3], np.int64)
         lengths = (1,) * (3 - self.ndim) + self.lengths
@@ -126,10 +131,14 @@ class Convolution:
         offsets = np.array(taps, np.int64) * self.in_channels
         pitch = padded(self.out_channels)
         out = aligned(int(shape.prod()) * pitch)
-        _blocks_threads(
-            framed.ravel(), frame, offsets, len(taps), self.in_channels, self._weights, self._bias, out, shape, pitch,
-            max(1, BLOCK_POINTS // int(shape[2])), threads,
+        return (
+            framed.ravel(), frame, offsets, len(taps), self.in_channels, self._weights, self._bias, out,
+            shape, pitch, max(1, BLOCK_POINTS // int(shape[2])), threads,
         )  # fmt: skip
-        return np.ascontiguousarray(
-            out.reshape(*image.shape[3 - self.ndim : 3], pitch)[..., : self.out_channels]
-        )
+
+    def __call__(self, x: NDArray, threads: int = 1) -> NDArray[np.float32]:
+        """The convolution of an image ((z,) y, x, in) as float32 ((z,) y, x, out)."""
+        arguments = self.arguments(x, threads)
+        dense_image(*arguments)
+        whole = arguments[7].reshape(*np.shape(x)[:-1], -1)
+        return np.ascontiguousarray(whole[..., : self.out_channels])

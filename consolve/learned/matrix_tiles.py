@@ -1,10 +1,10 @@
 """Matrix products of convolutions, one tile of points x channels at a time in vector registers.
 
 Arrays hold the channels of a point contiguously, padded with zeros to a multiple of LANES.  A tile is ROWS
-neighbouring points of a row times up to PANEL vectors of output channels; its sums stay in registers while the
-product runs over all taps and input channels, and the gate, the residual and the bias are applied on the way
-out.  LLVM's vectoriser does not keep such tiles in registers, so their code is generated as vector instructions;
-the rest is plain Numba.
+neighbouring points of a row times up to PANEL vectors of output channels; its sums stay in registers while
+the product runs over all taps and input channels, and the gate, the residual and the bias are applied on the
+way out.  LLVM's vectoriser does not keep such tiles in registers, so their code is generated as vector
+instructions; the rest is plain Numba.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import llvmlite.binding as llvm
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -84,8 +84,8 @@ def _tile(rows: int, vectors: int) -> Callable[..., None]:
             data_of(context, b, signature.args[n], arguments[n]) for n in range(6)
         )
         (
-            x_at, x_pitch, first, taps, depth, w_at, out_at, out_pitch, gate_at, gate_pitch, base_at, base_pitch,
-            mode,
+            x_at, x_pitch, first, taps, depth, w_at, out_at, out_pitch, gate_at, gate_pitch, base_at,
+            base_pitch, mode,
         ) = arguments[6:]  # fmt: skip
         sums = [[cgutils.alloca_once(b, VECTOR) for _ in range(vectors)] for _ in range(rows)]
         for total in (s for row in sums for s in row):
@@ -168,11 +168,11 @@ def multiply(
 ):  # fmt: skip
     """out = base + gate * (product over taps and channels), for `rows` rows of `width` points.
 
-    All arrays are flat float32; ``_at`` is the first point, ``_pitch`` the distance between points and ``_row``
-    between rows, in elements; the gate has the output's distances.  ``offsets[first : first + taps]`` are the
-    distances of the taps from a point in x, `depth` the input channels of each.  The weights come from `pack`;
-    `vectors` is the number of vectors of output channels.  A panel of weights stays in the first cache while
-    all points pass.
+    All arrays are flat float32; ``_at`` is the first point, ``_pitch`` the distance between points and
+    ``_row`` between rows, in elements; the gate has the output's distances.
+    ``offsets[first : first + taps]`` are the distances of the taps from a point in x, `depth` the input
+    channels of each.  The weights come from `pack`; `vectors` is the number of vectors of output channels.
+    A panel of weights stays in the first cache while all points pass.
     """
     never_inlined()
     v = 0

@@ -147,14 +147,15 @@ def _terms(x, depth, offsets, w, t, frame, reach, shape, pitch, block_rows, firs
         x_at = (plane * shape[1] + row) * shape[2] * depth
         t_at = (((plane + reach[0]) * frame[1] + row + reach[1]) * frame[2] + reach[2]) * pitch
         multiply(
-            x, x_at, depth, shape[2] * depth, offsets, 0, 1, depth, w, 0, t, t_at, pitch, frame[2] * pitch, x, 0, x,
-            0, 0, 0, 0, min(block_rows, shape[1] - row), shape[2], pitch // LANES,
+            x, x_at, depth, shape[2] * depth, offsets, 0, 1, depth, w, 0, t, t_at, pitch, frame[2] * pitch,
+            x, 0, x, 0, 0, 0, 0, min(block_rows, shape[1] - row), shape[2], pitch // LANES,
         )  # fmt: skip
 
 
 @njit(**OPTIONS)
 def _outputs(
-    t, frame, taps, rank, filters_z, filters, offsets, w, bias, out, shape, pitch, out_pitch, block_rows, first, last
+    t, frame, taps, rank, filters_z, filters, offsets, w, bias, out, shape, pitch, out_pitch, block_rows,
+    first, last,
 ):  # fmt: skip
     """Filters and products with A: blocks first to last of the image."""
     width, row_size = shape[2], frame[2] * pitch
@@ -171,29 +172,42 @@ def _outputs(
             source, base = q, 0
         at = base + (row + taps[1] // 2) * row_size + taps[2] // 2 * pitch
         filter_rows(
-            source, at, pitch, row_size, filters, 0, taps[1], taps[2], s, pitch, p, rows, width, pitch // LANES
+            source, at, pitch, row_size, filters, 0, taps[1], taps[2], s, pitch, p, rows, width,
+            pitch // LANES,
         )  # fmt: skip
         out_at = (plane * shape[1] + row) * width * out_pitch
         multiply(
-            s, 0, pitch, width * pitch, offsets, 0, 1, rank, w, 0, out, out_at, out_pitch, width * out_pitch, bias, 0,
-            bias, 0, 0, 0, ADDED, rows, width, out_pitch // LANES,
+            s, 0, pitch, width * pitch, offsets, 0, 1, rank, w, 0, out, out_at, out_pitch, width * out_pitch,
+            bias, 0, bias, 0, 0, 0, ADDED, rows, width, out_pitch // LANES,
         )  # fmt: skip
 
 
 @njit(parallel=True, **OPTIONS)
-def _convolve(
-    x, depth, b, t, frame, taps, rank, filters_z, filters, a, bias, out, shape, pitch, out_pitch, block_rows, threads
+def compressed_image(
+    x, depth, b, t, frame, taps, rank, filters_z, filters, a, bias, out, shape, pitch, out_pitch, block_rows,
+    threads,
 ):  # fmt: skip
+    """A compressed convolution: out (shape, out_pitch) of x by way of the terms t (frame, pitch), flat."""
     offsets, reach = np.zeros(1, np.int64), taps // 2
     blocks = shape[0] * ((shape[1] + block_rows - 1) // block_rows)
-    for thread in prange(threads):
+    if threads == 1:  # a parallel region would wait for all threads
+        first = 0 * blocks
+        _terms(x, depth, offsets, b, t, frame, reach, shape, pitch, block_rows, first, blocks)
+        _outputs(
+            t, frame, taps, rank, filters_z, filters, offsets, a, bias, out, shape, pitch, out_pitch,
+            block_rows, first, blocks,
+        )  # fmt: skip
+        return
+    for q in prange(threads):
+        thread = np.int64(q)
         first, last = blocks * thread // threads, blocks * (thread + 1) // threads
         _terms(x, depth, offsets, b, t, frame, reach, shape, pitch, block_rows, first, last)
-    for thread in prange(threads):
+    for q in prange(threads):
+        thread = np.int64(q)
         first, last = blocks * thread // threads, blocks * (thread + 1) // threads
         _outputs(
-            t, frame, taps, rank, filters_z, filters, offsets, a, bias, out, shape, pitch, out_pitch, block_rows,
-            first, last,
+            t, frame, taps, rank, filters_z, filters, offsets, a, bias, out, shape, pitch, out_pitch,
+            block_rows, first, last,
         )  # fmt: skip
 
 
@@ -255,19 +269,22 @@ class CompressedConvolution:
         if bias is not None:
             self._bias[: self.out_channels] = checked_factor(bias, "bias", (self.out_channels,))
 
-    def __call__(self, x: NDArray, threads: int = 1) -> NDArray[np.float32]:
-        """The convolution of an image ((z,) y, x, in) as float32 ((z,) y, x, out)."""
+    def arguments(self, x: NDArray, threads: int = 1) -> tuple:
+        """Those of `compressed_image` for an image."""
         image = checked_image(x, self.in_channels, self.ndim, "CompressedConvolution")
         shape = np.array(image.shape[:3], np.int64)
         taps = np.array((1,) * (3 - self.ndim) + self.lengths, np.int64)
         frame, out_pitch = shape + taps - 1, padded(self.out_channels)
         block_rows = int(shape[1]) if taps[0] > 1 else max(1, BLOCK_POINTS // int(shape[2]))
-        out = aligned(int(shape.prod()) * out_pitch)
-        _convolve(
-            image.ravel(), self.in_channels, self._input, aligned(int(frame.prod()) * self._pitch), frame, taps,
-            self.rank, self._filters_z, self._filters, self._output, self._bias, out, shape, self._pitch, out_pitch,
-            block_rows, threads,
+        terms, out = aligned(int(frame.prod()) * self._pitch), aligned(int(shape.prod()) * out_pitch)
+        return (
+            image.ravel(), self.in_channels, self._input, terms, frame, taps, self.rank, self._filters_z,
+            self._filters, self._output, self._bias, out, shape, self._pitch, out_pitch, block_rows, threads,
         )  # fmt: skip
-        return np.ascontiguousarray(
-            out.reshape(*image.shape[3 - self.ndim : 3], out_pitch)[..., : self.out_channels]
-        )
+
+    def __call__(self, x: NDArray, threads: int = 1) -> NDArray[np.float32]:
+        """The convolution of an image ((z,) y, x, in) as float32 ((z,) y, x, out)."""
+        arguments = self.arguments(x, threads)
+        compressed_image(*arguments)
+        whole = arguments[11].reshape(*np.shape(x)[:-1], -1)
+        return np.ascontiguousarray(whole[..., : self.out_channels])

@@ -79,7 +79,7 @@ class WavePropagator:
     def from_tensors(
         cls, settings: PropagatorSettings, tensors: Mapping[str, NDArray[np.float32]], threads: int = 1
     ) -> WavePropagator:
-        """From arrays by name, as `PropagatorSettings.tensor_shapes` lists them; a fault is a `WeightsError`."""
+        """From arrays named as by `PropagatorSettings.tensor_shapes`; a fault is a `WeightsError`."""
         return cls(WaveWeights(settings, dict(tensors)), threads)
 
     @classmethod
@@ -110,8 +110,8 @@ class WavePropagator:
         f = self.settings.factor
         if c.ndim != 2 or 0 in c.shape or c.shape[0] % f or c.shape[1] % f:
             raise ValueError(
-                f"speed: expected (ny, nx), multiples of {f} (space to depth of this propagator), got {c.shape}; "
-                f"resample the medium"
+                f"speed: expected (ny, nx), multiples of {f} (space to depth of this propagator), "
+                f"got {c.shape}; resample the medium"
             )
         if not (np.isrealobj(c) and np.isfinite(c).all() and (c > 0).all()):
             raise ValueError(
@@ -144,8 +144,8 @@ class WavePropagator:
         Parameters
         ----------
         u
-            The last snapshots, the newest last: (past, ny, nx), or (batch, past, ny, nx) for many waves in the
-            same medium.
+            The last snapshots, the newest last: (past, ny, nx), or (batch, past, ny, nx) for many waves in
+            the same medium.
         steps
             Snapshots to compute, in intervals of the training data.
         out
@@ -187,6 +187,7 @@ class WavePropagator:
             self._states = self._layout.states(self.threads)
         rollout(
             u.reshape(-1, *snapshots), self._layout.sizes, self._layout.table, self._layout.offsets,
-            self._packed.weights, self._gates, self._states, self._scratch, out.reshape(-1, *shape[-3:]), self.threads,
+            self._packed.weights, self._gates, self._states, self._scratch, out.reshape(-1, *shape[-3:]),
+            self.threads,
         )  # fmt: skip
         return out

@@ -23,13 +23,13 @@ from consolve.learned.separable_kernels import filter_rows
 from consolve.learned.tile_schedule import claim, counters, finish, tile_of
 
 (
-    COMPRESSED, DEPTH, TAPS, FIRST, INPUT_WEIGHTS, RANK, RANK_VECTORS, FILTERS, TAPS_Y, TAPS_X, OUTPUT_WEIGHTS,
-    OUTPUT_VECTORS, SNAPSHOT_WEIGHTS, GATE, SOURCE, TARGET, LAYER_COLUMNS,
+    COMPRESSED, DEPTH, TAPS, FIRST, INPUT_WEIGHTS, RANK, RANK_VECTORS, FILTERS, TAPS_Y, TAPS_X,
+    OUTPUT_WEIGHTS, OUTPUT_VECTORS, SNAPSHOT_WEIGHTS, GATE, SOURCE, TARGET, LAYER_COLUMNS,
 ) = range(17)  # fmt: skip
 """Columns of the table of layers."""
 (
-    LAYERS, PAST, AHEAD, FACTOR, HEIGHT, WIDTH, FRAME_Y, FRAME_X, HIDDEN_PITCH, TERM_PITCH, SNAPSHOT_PITCH, HIDDEN_0,
-    HIDDEN_1, TERMS_0, TERMS_1, RING, SLOT, TILE_ROWS, TILES, REACH, STATE, SCRATCH, SIZE_COLUMNS,
+    LAYERS, PAST, AHEAD, FACTOR, HEIGHT, WIDTH, FRAME_Y, FRAME_X, HIDDEN_PITCH, TERM_PITCH, SNAPSHOT_PITCH,
+    HIDDEN_0, HIDDEN_1, TERMS_0, TERMS_1, RING, SLOT, TILE_ROWS, TILES, REACH, STATE, SCRATCH, SIZE_COLUMNS,
 ) = range(23)  # fmt: skip
 """Places in the array of sizes."""
 
@@ -48,8 +48,8 @@ def _newest(sizes, step):
 
 @njit(inline="always", **OPTIONS)
 def _input_product(
-    layer, step, y, rows, sizes, table, offsets, weights, w_at, vectors, state, out, out_at, out_pitch, out_row,
-    gate, gate_at, base, base_at, base_pitch, base_row, mode,
+    layer, step, y, rows, sizes, table, offsets, weights, w_at, vectors, state, out, out_at, out_pitch,
+    out_row, gate, gate_at, base, base_at, base_pitch, base_row, mode,
 ):  # fmt: skip
     """The product that reads the layer's input: with B, or with the dense kernel."""
     columns = sizes[WIDTH] + 2 * sizes[FRAME_X]
@@ -74,8 +74,8 @@ def _enter(layer, step, y, rows, sizes, table, offsets, weights, state):
     at = sizes[TERMS_0 + layer_parity(sizes, layer, step)] + _point(sizes, pitch, y)
     _input_product(
         layer, step, y, rows, sizes, table, offsets, weights, table[layer, INPUT_WEIGHTS],
-        table[layer, RANK_VECTORS], state, state, at, pitch, pitch * (sizes[WIDTH] + 2 * sizes[FRAME_X]), state, 0,
-        state, 0, 0, 0, 0,
+        table[layer, RANK_VECTORS], state, state, at, pitch, pitch * (sizes[WIDTH] + 2 * sizes[FRAME_X]),
+        state, 0, state, 0, 0, 0, 0,
     )  # fmt: skip
 
 
@@ -96,8 +96,9 @@ def _output_product(
     shift = snapshot * table[layer, SNAPSHOT_WEIGHTS]
     if table[layer, COMPRESSED] == 0:
         _input_product(
-            layer, step, y, rows, sizes, table, offsets, weights, table[layer, INPUT_WEIGHTS] + shift, vectors,
-            state, state, out_at, out_pitch, row, gates, gate_at, state, base_at, out_pitch, row, mode,
+            layer, step, y, rows, sizes, table, offsets, weights, table[layer, INPUT_WEIGHTS] + shift,
+            vectors, state, state, out_at, out_pitch, row, gates, gate_at, state, base_at, out_pitch, row,
+            mode,
         )  # fmt: skip
         return
     pitch, width = sizes[TERM_PITCH], sizes[WIDTH]
@@ -118,7 +119,8 @@ def _layer(layer, step, y, rows, sizes, table, offsets, weights, gates, state, s
         column = rows * sizes[WIDTH] * pitch
         filter_rows(
             state, terms, pitch, pitch * columns, weights, table[layer, FILTERS], table[layer, TAPS_Y],
-            table[layer, TAPS_X], scratch, pitch, scratch[column:], rows, sizes[WIDTH], table[layer, RANK_VECTORS],
+            table[layer, TAPS_X], scratch, pitch, scratch[column:], rows, sizes[WIDTH], table[layer,
+            RANK_VECTORS],
         )  # fmt: skip
     if layer < sizes[LAYERS] - 1:
         pitch = sizes[HIDDEN_PITCH]
@@ -195,9 +197,10 @@ def _phases(sizes, snapshots):
 
 @njit(**OPTIONS)
 def _share(
-    thread, threads, together, u, sizes, table, offsets, weights, gates, states, scratch, out, claimed, finished
+    thread, threads, together, u, sizes, table, offsets, weights, gates, states, scratch, out, claimed,
+    finished,
 ):  # fmt: skip
-    """What one thread does: every threads-th rollout of the batch, or its share of the tiles of a single one."""
+    """What one thread does: every threads-th rollout of a batch, or its share of the tiles of one."""
     never_inlined()
     tiles, phases = sizes[TILES], _phases(sizes, out.shape[1])
     if together:
@@ -215,7 +218,8 @@ def _share(
         for phase in range(phases):
             for tile in range(tiles):
                 _task(
-                    phase, tile, sizes, table, offsets, weights, gates, states[thread], scratch[thread], out[sample]
+                    phase, tile, sizes, table, offsets, weights, gates, states[thread], scratch[thread],
+                    out[sample],
                 )  # fmt: skip
 
 
@@ -230,8 +234,14 @@ def rollout(u, sizes, table, offsets, weights, gates, states, scratch, out, thre
     claimed, finished = counters(sizes[TILES]), counters(sizes[TILES])
     if together:
         _unshuffle(u[0], sizes, states[0])
+    if threads == 1:  # a parallel region would wait for all threads
+        _share(
+            np.int64(0), threads, together, u, sizes, table, offsets, weights, gates, states, scratch, out,
+            claimed, finished,
+        )  # fmt: skip
+        return
     for thread in prange(threads):
         _share(
-            np.int64(thread), threads, together, u, sizes, table, offsets, weights, gates, states, scratch, out, claimed,
-            finished,
+            np.int64(thread), threads, together, u, sizes, table, offsets, weights, gates, states, scratch,
+            out, claimed, finished,
         )  # fmt: skip
