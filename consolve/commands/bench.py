@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from consolve.commands.bench_wave import bench_wave
 from consolve.commands.output import Document, check_files, print_result, printable_rows, progress
 from consolve.commands.parameters import Positive, Sizes, checked_scene, grid_shape
 
@@ -51,6 +52,9 @@ def bench() -> None:
     thread a core).  All stop at the same true relative residual, which is computed anew from the assembled
     matrix.  Loading and compiling are timed apart.
     """
+
+
+bench.add_command(bench_wave)
 
 
 @bench.command()

@@ -79,7 +79,7 @@ class PropagatorTraining(WaveTraining):
     """One run of the propagator; see `WaveTraining`.
 
     The loss is the mean over a rollout of ``|u - truth| / sqrt(var(truth) + 1e-3)``, norms being root mean
-    squares: squares of them gave worse forecasts at one and at many steps.  Windows are drawn from the training
+    squares: their squares gave worse forecasts at one and at many steps.  Windows are drawn from the training
     runs, turned and mirrored at random.
 
     Parameters
