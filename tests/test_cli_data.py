@@ -12,7 +12,7 @@ import pytest
 from consolve.cli import run
 from consolve.hdf5 import import_h5py
 
-COMMAND = [sys.executable, "-m", "consolve", "data", "wave", "--set", "zone", "--vertices", "64"]
+COMMAND = [sys.executable, "-m", "consolve", "data", "wave", "--set", "zone", "--runs", "20"]
 
 
 def make(path, *more):
@@ -101,7 +101,7 @@ def test_a_check_of_no_such_file_or_run_fails(tmp_path, capsys):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_stopped_command_resumes_to_the_same_digest(tmp_path, number, code):
     path, part = tmp_path / "a.h5", tmp_path / "a.h5.part"
-    words = [*COMMAND, "--runs", "300", "--out", str(path)]
+    words = [*COMMAND, "--out", str(path)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not part.exists() and process.poll() is None:
         time.sleep(0.01)
@@ -109,15 +109,15 @@ def test_a_stopped_command_resumes_to_the_same_digest(tmp_path, number, code):
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     if path.exists():
-        pytest.skip("the machine made 300 runs in 0.2 s")
+        pytest.skip("the machine made 20 runs in 0.2 s")
     assert process.returncode == code
     if code == 130:
         assert "--resume" in errors and errors.endswith("interrupted\n")
     done = subprocess.run([*words, "--resume", "--json", "-"], capture_output=True, text=True, timeout=120)
     resumed = json.loads(done.stdout)
     whole = subprocess.run(
-        [*COMMAND, "--runs", "300", "--out", str(tmp_path / "b.h5"), "--json", "-"],
+        [*COMMAND, "--out", str(tmp_path / "b.h5"), "--json", "-"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert resumed["digest"] == json.loads(whole.stdout)["digest"]
-    assert resumed["solved"] <= 300 and not part.exists()
+    assert 0 < resumed["solved"] <= 20 and not part.exists()
