@@ -31,8 +31,8 @@ generator="--network generator --data $out/data/zone-train.h5 --validation $out/
 for seed in 0 1 2; do
     train "propagator-dense-$seed" $propagator --steps 20000 --rate 4e-3 --seed $seed
     train "propagator-$seed" $propagator --steps 20000 --rate 8e-3 --compression 4 --seed $seed
-    train "generator-dense-$seed" $generator --steps 3000 --rate 2e-3 --seed $seed
-    train "generator-$seed" $generator --steps 3000 --rate 4e-3 --compression 8 --seed $seed
+    train "generator-dense-$seed" $generator --steps 5000 --rate 2e-3 --seed $seed
+    train "generator-$seed" $generator --steps 5000 --rate 4e-3 --compression 8 --seed $seed
 done
 # Error against rank: shorter runs of the same length each.
 train "curve-1" $propagator --steps 4000 --rate 4e-3

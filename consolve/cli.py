@@ -32,7 +32,7 @@ FAILED, WRONG_USAGE, NOT_CONVERGED, INTERRUPTED = 1, 2, 3, 130
 )
 @click.version_option(consolve.__version__, prog_name="consolve")
 def cli() -> None:
-    """Learned multilevel preconditioners for structured-grid Poisson systems, inside PETSc."""
+    """Convolutional networks that solve: Poisson systems inside PETSc, and waves."""
 
 
 for command in (demo, solve, flow, bench, data, train, options, plugin):

@@ -56,7 +56,13 @@ class TorchGenerator(nn.Module):
         if self.settings.ranks is None:
             return nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
         return SeparableConv3d(
-            in_channels, out_channels, 3, padding=1, bias=False, rank=self.settings.ranks[layer]
+            in_channels,
+            out_channels,
+            3,
+            padding=1,
+            bias=False,
+            rank=self.settings.ranks[layer],
+            method="dense",
         )
 
     def reset_parameters(self) -> None:
