@@ -11,22 +11,11 @@ from scipy.special import erf
 
 from consolve.learned.convolution_kernels import Convolution
 from consolve.learned.wave_layout import GridLayout, PackedLayers
-from consolve.learned.wave_step_kernels import rollout
+from consolve.learned.wave_medium import medium_channels
+from consolve.learned.wave_step_kernels import rollout, rollout_share
 from consolve.learned.wave_weights import PropagatorSettings, WaveWeights, load_wave_weights
 
-SPEED_RANGE = (0.5, 1.0)
-"""Speeds of the training sets; c^2 over this range is scaled to [-1, 1] for the gates."""
-
-
-def medium_channels(speed: NDArray, fixed: NDArray) -> NDArray[np.float32]:
-    """What the gates see, (..., 3, ny, nx): scaled c^2, fixed vertices, vertices on the absorbing sides."""
-    low, high = (c**2 for c in SPEED_RANGE)
-    channels = np.zeros((*speed.shape[:-2], 3, *speed.shape[-2:]), np.float32)
-    channels[..., 0, :, :] = (2 * np.asarray(speed, np.float64) ** 2 - low - high) / (high - low)
-    channels[..., 1, :, :] = fixed
-    side = channels[..., 2, :, :]
-    side[..., 0, :] = side[..., -1, :] = side[..., :, 0] = side[..., :, -1] = 1
-    return channels
+_NO_COUNTERS = np.zeros(0, np.int64)
 
 
 def unshuffle(images: NDArray, factor: int) -> NDArray:
@@ -125,8 +114,8 @@ class WavePropagator:
             self._states, self._scratch = self._layout.states(1), self._layout.scratch(self.threads)
         h = unshuffle(medium_channels(c, mask != 0), f)
         for layer in self._gate_layers[:-1]:
-            h = _gelu(layer(h, self.threads))
-        self._gates = self._layout.framed_gates(self._gate_layers[-1](h, self.threads))
+            h = _gelu(layer(h))
+        self._gates = self._layout.framed_gates(self._gate_layers[-1](h))
         return self
 
     def step(self, u: ArrayLike) -> NDArray[np.float32]:
@@ -185,9 +174,12 @@ class WavePropagator:
             raise ValueError(f"out: expected contiguous float32{shape}, got {out.dtype}{out.shape}")
         if u.ndim == 4 and len(self._states) < self.threads:
             self._states = self._layout.states(self.threads)
-        rollout(
+        arguments = (
             u.reshape(-1, *snapshots), self._layout.sizes, self._layout.table, self._layout.offsets,
             self._packed.weights, self._gates, self._states, self._scratch, out.reshape(-1, *shape[-3:]),
-            self.threads,
         )  # fmt: skip
+        if self.threads == 1:
+            rollout_share(0, 1, False, *arguments, _NO_COUNTERS, _NO_COUNTERS)
+        else:
+            rollout(*arguments, self.threads)
         return out

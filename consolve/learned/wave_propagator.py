@@ -14,20 +14,6 @@ from torch import Tensor, nn
 from consolve.learned.separable import SeparableConv2d
 from consolve.learned.wave_weights import PropagatorSettings
 
-SPEED_RANGE = (0.5, 1.0)
-"""Speeds of the training sets; c^2 over this range is scaled to [-1, 1] for the gates."""
-
-
-def medium_channels(speed: NDArray, fixed: NDArray) -> NDArray[np.float32]:
-    """What the gates see, (..., 3, ny, nx): scaled c^2, fixed vertices, vertices on the absorbing sides."""
-    low, high = (c**2 for c in SPEED_RANGE)
-    channels = np.zeros((*speed.shape[:-2], 3, *speed.shape[-2:]), np.float32)
-    channels[..., 0, :, :] = (2 * np.asarray(speed, np.float64) ** 2 - low - high) / (high - low)
-    channels[..., 1, :, :] = fixed
-    side = channels[..., 2, :, :]
-    side[..., 0, :] = side[..., -1, :] = side[..., :, 0] = side[..., :, -1] = 1
-    return channels
-
 
 class TorchPropagator(nn.Module):
     """The propagator, differentiable.

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from consolve.learned import wave_inference  # noqa: E402
-from consolve.learned.wave_inference import WavePropagator  # noqa: E402
-from consolve.learned.wave_propagator import TorchPropagator, medium_channels  # noqa: E402
+from consolve.learned.wave_inference import WavePropagator, unshuffle  # noqa: E402
+from consolve.learned.wave_medium import medium_channels  # noqa: E402
+from consolve.learned.wave_propagator import TorchPropagator  # noqa: E402
 from consolve.learned.wave_weights import PropagatorSettings, WaveWeights  # noqa: E402
 from consolve.learned.weights import WeightsError  # noqa: E402
 
@@ -89,11 +89,9 @@ def test_default_size_equals_torch(ranks):
         assert error(values, expected_rollout(net, u, speed, fixed, 4)) < 1e-5
 
 
-def test_medium_is_seen_as_in_training():
-    speed, fixed = medium((8, 12))
-    assert np.array_equal(wave_inference.medium_channels(speed, fixed), medium_channels(speed, fixed))
+def test_unshuffle_is_that_of_torch():
     blocks = torch.nn.functional.pixel_unshuffle(torch.from_numpy(snapshots(3, 8, 12)), 4).numpy()
-    assert np.array_equal(wave_inference.unshuffle(snapshots(3, 8, 12), 4), np.moveaxis(blocks, 0, -1))
+    assert np.array_equal(unshuffle(snapshots(3, 8, 12), 4), np.moveaxis(blocks, 0, -1))
 
 
 @settings(max_examples=10)
