@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import click
 
-from consolve.commands.output import print_result, progress
+from consolve.commands.output import Progress, print_result, progress
 from consolve.commands.parameters import Positive
 
 
@@ -149,27 +151,31 @@ def wave(
         import torch  # noqa: F401
     except ImportError as error:
         raise RuntimeError(f"training needs torch ({error}): pip install 'consolve[train]'") from error
-    from consolve.learned.wave_runs import processes, wave_training
+    from consolve.learned.wave_runs import ForeignOption, processes, wave_training
+
+    for option, read in (("data", data), ("validation", validation), ("teacher", teacher)):
+        if read is not None and Path(read).resolve() == Path(out).resolve():
+            raise click.UsageError(f"--out and --{option} are the same file {out!r}")
 
     command = "consolve " + " ".join(word for word in sys.argv[1:] if word != "--resume")
     chosen = {name: value for name, value in given.items() if value is not None and value is not False}
-    with processes(device) as first, progress() as line:
+    with ExitStack() as stack:
+        first = stack.enter_context(processes(device))
+        line = stack.enter_context(progress()) if first else Progress(None)
         try:
             run = wave_training(
                 network, data, validation, out, compression, teacher,
                 seed=seed, device=device, resume=resume, command=command, **chosen,
             )  # fmt: skip
-        except TypeError as error:
+        except ForeignOption as error:
             raise click.UsageError(str(error)) from error
-        if first:
-            line.start("training")
+        line.start("training")
 
         def report(state) -> None:  # type: ignore[no-untyped-def]
-            if first:
-                line.show(
-                    f"step {state.step}/{state.steps}  loss {state.smoothed_loss:.2e}  "
-                    f"best validation {state.best:.4f}  {state.seconds:.0f} s"
-                )
+            line.show(
+                f"step {state.step}/{state.steps}  loss {state.smoothed_loss:.2e}  "
+                f"best validation {state.best:.4f}  {state.seconds:.0f} s"
+            )
 
         weights = run.run(report)
     if first:

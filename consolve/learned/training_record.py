@@ -15,19 +15,22 @@ from consolve.files import whole_file
 
 
 @contextmanager
-def interrupts_deferred() -> Iterator[None]:
-    """Ctrl-C inside the block takes effect at its end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def interrupts_deferred() -> Iterator[list[int]]:
+    """Ctrl-C inside the block takes effect at its end; the list that the block gets fills with those so far.
+
+    Blocks may be nested: then it takes effect at the end of the outer one.
+    """
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
     before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
     try:
-        yield
+        yield caught
     finally:
         signal.signal(signal.SIGINT, before)
     if caught:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
 
 def plot_log(

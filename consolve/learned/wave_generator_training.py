@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from consolve.learned.wave_generator import TorchGenerator
-from consolve.learned.wave_training import WaveTraining, WaveTrainingSettings, digest_of, domain_of
+from consolve.learned.wave_record import digest_of, domain_of
+from consolve.learned.wave_training import WaveTraining, WaveTrainingSettings
 from consolve.learned.wave_weights import GeneratorSettings
 from consolve.pde.wave_data import WaveData
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from consolve.learned.wave_propagator import TorchPropagator, medium_channels
+from consolve.learned.wave_medium import medium_channels
+from consolve.learned.wave_propagator import TorchPropagator
+from consolve.learned.wave_record import digest_of, domain_of
 from consolve.learned.wave_residual import wave_residual
-from consolve.learned.wave_training import WaveTraining, WaveTrainingSettings, digest_of, domain_of
-from consolve.learned.wave_weights import PropagatorSettings, load_wave_weights
+from consolve.learned.wave_training import WaveTraining, WaveTrainingSettings
+from consolve.learned.wave_weights import PropagatorSettings, WaveWeights, load_wave_weights
 from consolve.pde.wave_data import WaveData
 
 VARIANCE_FLOOR = 1e-3
@@ -28,7 +31,8 @@ class PropagatorTrainingSettings(WaveTrainingSettings):
     Parameters
     ----------
     rollout
-        Snapshots that a training sample is rolled out for; grows from 2 to this over the first half of a run.
+        Snapshots that a training sample is rolled out for; grows from 2 to this over the first half of a run,
+        in whole applications of the network.
     physics
         Weight of the residual of the discrete wave equation (`wave_residual`).
     distillation
@@ -41,9 +45,10 @@ class PropagatorTrainingSettings(WaveTrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rollout < 1 or self.physics < 0 or self.distillation < 0:
+        weights = (self.physics, self.distillation)
+        if self.rollout < 1 or not all(math.isfinite(w) and w >= 0 for w in weights):
             raise ValueError(
-                "rollout must be at least 1, physics and distillation not negative; got "
+                "rollout must be at least 1, physics and distillation finite and not negative; got "
                 f"{self.rollout}, {self.physics}, {self.distillation}"
             )
 
@@ -70,9 +75,7 @@ def relative_errors(prediction: Tensor, truth: Tensor) -> Tensor:
     """Root of mean square error over variance of each snapshot, (batch, time)."""
     error = (prediction - truth).square().mean((2, 3))
     relative = error / (truth.var((2, 3)) + VARIANCE_FLOOR)
-    import os
-
-    return relative if os.environ.get("SQ") else (relative + 1e-8).sqrt()
+    return (relative + 1e-8).sqrt()
 
 
 class PropagatorTraining(WaveTraining):
@@ -107,6 +110,7 @@ class PropagatorTraining(WaveTraining):
         self.teacher: TorchPropagator | None = None
         if teacher is not None:
             weights = load_wave_weights(teacher, "propagator")
+            _check_teacher(weights, network)
             digests.append(weights.digest)
             self.teacher = propagator_of(weights.settings, weights.tensors)
         torch.manual_seed(settings.seed)
@@ -150,9 +154,9 @@ class PropagatorTraining(WaveTraining):
         return loss
 
     def _rollout(self) -> int:
-        s, ahead = self.settings, self.net.settings.ahead
-        grown = 2 + (s.rollout - 2) * min(1.0, 2 * self.step / s.steps)
-        return max(1, round(grown / ahead)) * ahead
+        s, first = self.settings, min(2, self.settings.rollout)
+        grown = first + (s.rollout - first) * min(1.0, 2 * self.step / s.steps)
+        return _whole_applications(grown, self.net.settings.ahead)
 
     def _validate(self) -> tuple[float, dict[str, Any]]:
         """Chosen by the geometric mean of the VRMSE at one and at 30 steps."""
@@ -166,6 +170,10 @@ class PropagatorTraining(WaveTraining):
         scores = {"one_step_vrmse": round(one, 5), f"vrmse_at_{steps}_steps": round(last, 5)}
         score = (one * last) ** 0.5
         return (score if np.isfinite(score) else float("inf")), scores
+
+
+def _whole_applications(snapshots: float, ahead: int) -> int:
+    return max(1, round(snapshots / ahead)) * ahead
 
 
 def relative_vrmse(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -195,8 +203,17 @@ def _check(
         )
     if any(n % network.factor for n in data.u.shape[2:]):
         raise ValueError(f"the grid {data.u.shape[2:]} is not a multiple of the factor {network.factor}")
-    needed = network.past + max(settings.rollout, network.ahead)
+    needed = network.past + _whole_applications(settings.rollout, network.ahead)
     if data.u.shape[1] < needed:
         raise ValueError(
             f"{data.path} holds {data.u.shape[1]} snapshots a run, {needed} are needed for training"
         )
+
+
+def _check_teacher(teacher: WaveWeights, network: PropagatorSettings) -> None:
+    for name in ("past", "factor"):
+        theirs, ours = getattr(teacher.settings, name), getattr(network, name)
+        if theirs != ours:
+            raise ValueError(
+                f"{teacher.source}: the teacher has {name}={theirs}, the new network {name}={ours}"
+            )

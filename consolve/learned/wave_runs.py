@@ -18,6 +18,10 @@ from consolve.learned.wave_weights import GeneratorSettings, PropagatorSettings
 from consolve.pde.wave_data import WaveData
 
 
+class ForeignOption(TypeError):
+    """An option that the network does not have."""
+
+
 @contextmanager
 def processes(device: str) -> Iterator[bool]:
     """Joins the processes of ``torchrun``, if there are any; True in the one that writes and reports."""
@@ -52,7 +56,7 @@ def wave_training(
 
     Raises
     ------
-    TypeError
+    ForeignOption
         For an option that the network does not have.
     """
     size: Any
@@ -66,7 +70,7 @@ def wave_training(
     rest = set(chosen) - own
     foreign = rest - {f.name for f in fields(training)}
     if foreign or (teacher is not None and network != "propagator"):
-        raise TypeError(f"--{min(foreign or {'teacher'})} is not an option of the {network}")
+        raise ForeignOption(f"--{min(foreign or {'teacher'})} is not an option of the {network}")
     options: dict[str, Any] = {"device": device, "resume": resume, "command": command}
     if teacher is not None:
         options["teacher"] = teacher

@@ -2,20 +2,19 @@
 
 A run is a number of optimiser steps.  Every step draws its data from (seed, step) alone, so a resumed run
 continues exactly as an uninterrupted one.  Under ``torchrun`` each process takes its share of every batch and
-the gradients are averaged; process 0 validates and writes.
+the gradients are averaged; process 0 validates and writes; Ctrl-C in any process ends all after the same
+step.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 import math
 import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +26,14 @@ from torch import Tensor, nn
 
 from consolve.files import whole_file
 from consolve.learned.training_record import interrupts_deferred, plot_log, revision
+from consolve.learned.wave_record import TrainingLog, differences, model_card
 from consolve.learned.wave_weights import WaveWeights, save_wave_weights
-from consolve.pde.wave_data import WaveData
 
 CHECKPOINT_VERSION = 1
-COLUMNS = ("step", "seconds", "loss", "smoothed_loss", "validation_loss", "rate")
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite; the last good checkpoint stays."""
+    """The loss or every validation became NaN or infinite; the last good checkpoint stays."""
 
 
 @dataclass(frozen=True)
@@ -125,22 +123,22 @@ class WaveTraining(ABC):
         self.settings, self.out, self.command, self.data_hash = settings, Path(out), command, data_hash
         if not self.out.parent.is_dir() or not os.access(self.out.parent, os.W_OK):
             raise ValueError(f"cannot write to {str(self.out.parent)!r}: no such directory, or not writable")
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError("device 'cuda' was asked for, but torch finds no CUDA device; use --device cpu")
-        self.device = torch.device(device)
         self.processes = distributed.get_world_size() if distributed.is_initialized() else 1
         self.process = distributed.get_rank() if distributed.is_initialized() else 0
+        self.device = _device(device, self.processes)
         if settings.batch % self.processes:
             raise ValueError(f"batch {settings.batch} cannot be shared evenly by {self.processes} processes")
         self.net: Any = net.to(self.device)
         self.optimiser = torch.optim.Adam(self.net.parameters(), lr=settings.rate)
-        self.step, self.seconds, self.smoothed, self.waited = 0, 0.0, 0.0, 0
-        self.best, self.best_scores = math.inf, {}
+        self.step, self.seconds, self.loss, self.smoothed = 0, 0.0, 0.0, 0.0
+        self.judged, self.waited = 0, 0
+        self.best = math.inf
+        self.best_scores: dict[str, Any] = {}
         self.best_tensors = self.net.tensors()
+        self._log = TrainingLog(self.out.with_suffix(".csv"))
+        self._interrupts: list[int] = []
         if resume:
             self._load_checkpoint()
-        elif self.process == 0:
-            self._log_file.unlink(missing_ok=True)
 
     @abstractmethod
     def _loss(self, rng: np.random.Generator) -> Tensor:
@@ -172,10 +170,6 @@ class WaveTraining(ABC):
     def _checkpoint(self) -> Path:
         return self.out.with_suffix(".checkpoint.pt")
 
-    @property
-    def _log_file(self) -> Path:
-        return self.out.with_suffix(".csv")
-
     def run(
         self, report: Callable[[WaveProgress], None] | None = None, validate_every: int = 250
     ) -> WaveWeights:
@@ -189,23 +183,24 @@ class WaveTraining(ABC):
             On Ctrl-C, after the checkpoint was written.
         """
         try:
-            while self.step < self.settings.steps and not self._out_of_patience():
-                loss = self._train_step()
-                if self.step % validate_every == 0 or self.step == self.settings.steps:
-                    begin = time.perf_counter()
-                    self._judge()
-                    self.seconds += time.perf_counter() - begin
-                    if self.process == 0:
-                        self._append_log(loss)
-                        self._save_checkpoint()
-                if report:
-                    s = self.settings
-                    report(WaveProgress(self.step, s.steps, self.smoothed, self.best, self.seconds))
+            with self._deferred_together() as self._interrupts:
+                self._judge_if_due(validate_every)  # where the run was interrupted before it
+                while self.step < self.settings.steps and not self._out_of_patience():
+                    self._train_step()
+                    self._judge_if_due(validate_every)
+                    if report:
+                        s = self.settings
+                        report(WaveProgress(self.step, s.steps, self.smoothed, self.best, self.seconds))
         except KeyboardInterrupt:
-            if self.process == 0:
-                self._save_checkpoint()
+            with interrupts_deferred():
+                if self.process == 0:
+                    self._save_checkpoint()
             raise
         return self._finish()
+
+    def _deferred_together(self) -> AbstractContextManager[list[int]]:
+        """Processes that each stopped where Ctrl-C met them would wait for each other."""
+        return interrupts_deferred() if self.processes > 1 else nullcontext([])
 
     def _out_of_patience(self) -> bool:
         return bool(self.settings.patience) and self.waited >= self.settings.patience
@@ -217,7 +212,7 @@ class WaveTraining(ABC):
             s.rate * min(1.0, (self.step + 1) / 100) * (0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * share)))
         )
 
-    def _train_step(self) -> float:
+    def _train_step(self) -> None:
         begin = time.perf_counter()
         rng = np.random.default_rng([self.settings.seed, 1, self.step])
         for group in self.optimiser.param_groups:
@@ -227,8 +222,12 @@ class WaveTraining(ABC):
             loss = self._loss(rng)
         self.optimiser.zero_grad()
         loss.backward()
-        value = float(self._average(loss.detach().clone()))
+        value = float(loss.detach())
         if self.processes > 1:
+            caught = torch.tensor(float(len(self._interrupts)), device=self.device)
+            value, interrupts = self._average(torch.stack([loss.detach().float(), caught])).tolist()
+            if interrupts > 0:
+                raise KeyboardInterrupt
             for p in self.net.parameters():
                 p.grad = self._average(p.grad)
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -239,35 +238,44 @@ class WaveTraining(ABC):
             )
         with interrupts_deferred():  # a step counts whole or not at all
             self.optimiser.step()
+            self.loss = value
             self.smoothed = value if self.step == 0 else 0.98 * self.smoothed + 0.02 * value
             self.step += 1
             self.seconds += time.perf_counter() - begin
-        return value
 
     def _average(self, value: Tensor) -> Tensor:
-        if self.processes > 1:
-            distributed.all_reduce(value)
-            value /= self.processes
-        return value
+        distributed.all_reduce(value)
+        return value / self.processes
 
-    def _judge(self) -> None:
-        with torch.no_grad():
-            score, scores = self._validate()
-        if score < self.best:
-            self.best, self.best_scores, self.waited = score, scores, 0
-            self.best_tensors = self.net.tensors()
-        else:
-            self.waited += 1
-        self._last_validation = score
+    def _judge_if_due(self, every: int) -> None:
+        if self.judged == self.step or (self.step % every and self.step != self.settings.steps):
+            return
+        begin = time.perf_counter()
+        score, scores = self._score()
+        with interrupts_deferred():  # a validation counts whole or not at all
+            if score < self.best:
+                self.best, self.best_scores, self.waited = score, scores, 0
+                self.best_tensors = self.net.tensors()
+            else:
+                self.waited += 1
+            first, self.judged = self.judged == 0, self.step
+            self.seconds += time.perf_counter() - begin
+            if self.process == 0:
+                numbers = (self.loss, self.smoothed, score, self._rate())
+                self._log.append(first, self.step, self.seconds, *numbers)
+                self._save_checkpoint()
 
-    def _append_log(self, loss: float) -> None:
-        new = not self._log_file.exists()
-        with open(self._log_file, "a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(COLUMNS)
-            numbers = (loss, self.smoothed, self._last_validation, self._rate())
-            writer.writerow([self.step, f"{self.seconds:.1f}", *(f"{x:.4e}" for x in numbers)])
+    def _score(self) -> tuple[float, dict[str, Any]]:
+        """Score of process 0 on all, so that all stop together; scores for the record on process 0."""
+        found: tuple[float, dict[str, Any]] = (0.0, {})
+        if self.process == 0:
+            with torch.no_grad():
+                found = self._validate()
+        if self.processes == 1:
+            return found
+        score = torch.tensor(found[0], dtype=torch.float64, device=self.device)
+        distributed.broadcast(score, 0)
+        return float(score), found[1]
 
     def _save_checkpoint(self) -> None:
         state = {
@@ -277,7 +285,9 @@ class WaveTraining(ABC):
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
+            "loss": self.loss,
             "smoothed": self.smoothed,
+            "judged": self.judged,
             "waited": self.waited,
             "best": self.best,
             "best_scores": json.dumps(self.best_scores),
@@ -293,24 +303,30 @@ class WaveTraining(ABC):
             state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
         except Exception as error:
             raise ValueError(f"{self._checkpoint}: not a readable checkpoint ({error})") from error
-        if state.get("version") != CHECKPOINT_VERSION or _plain(state.get("identity")) != _plain(
-            self._identity
-        ):
+        if not isinstance(state, dict) or state.get("version") != CHECKPOINT_VERSION:
+            raise ValueError(f"{self._checkpoint}: not a checkpoint of this version; start anew")
+        differing = differences(state["identity"], self._identity)
+        if differing:
             raise ValueError(
-                f"{self._checkpoint}: made by {_plain(state.get('identity'))}, asked for "
-                f"{_plain(self._identity)}; resume with the same settings and data, or start anew without "
-                "--resume"
+                f"{self._checkpoint} is of another run: its {'; its '.join(differing)}; resume with the same "
+                "settings and data, or start anew without --resume"
             )
         self.net.load_state_dict(state["net"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds, self.smoothed = state["step"], state["seconds"], state["smoothed"]
+        self.loss, self.judged = state.get("loss", self.smoothed), state.get("judged", self.step)
         self.waited, self.best = state["waited"], state["best"]
         self.best_scores = json.loads(state["best_scores"])
         self.best_tensors = {k: v.cpu().numpy() for k, v in state["best_tensors"].items()}
         if self.process == 0:
-            _drop_rows_after(self._log_file, self.step)
+            self._log.cut(self.judged)
 
     def _finish(self) -> WaveWeights:
+        if not math.isfinite(self.best):
+            raise TrainingDiverged(
+                f"no validation up to step {self.step} was finite, so there is nothing worth keeping: try a "
+                f"lower --rate than {self.settings.rate:g}, or another --seed"
+            )
         scores = {**self.best_scores, "steps": self.step, "training_seconds": round(self.seconds, 1)}
         record = {
             "command": self.command,
@@ -324,53 +340,24 @@ class WaveTraining(ABC):
         weights = WaveWeights(self.net.settings, self.best_tensors, record, str(self.out))
         if self.process == 0:
             save_wave_weights(weights, self.out)
-            plot_log(self._log_file, self.out.with_suffix(".png"), self.loss_name, 1.0, logarithmic=True)
             with whole_file(self.out.with_suffix(".md")) as part:
                 part.write_text(model_card(weights))
+            if self._log.path.exists():
+                picture = self.out.with_suffix(".png")
+                plot_log(self._log.path, picture, self.loss_name, 1.0, logarithmic=True)
         return weights
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it: tuples and lists are one thing."""
-    return json.loads(json.dumps(value))
-
-
-def _drop_rows_after(log: Path, step: int) -> None:
-    """A run that was killed may have logged steps after its last checkpoint, which will be logged again."""
-    if log.exists():
-        head, *rows = log.read_text().splitlines()
-        kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
-        with whole_file(log) as part:
-            part.write_text("\n".join([head, *kept]) + "\n")
-
-
-def model_card(weights: WaveWeights) -> str:
-    """What a file of weights holds and how it came about, in Markdown."""
-    lines = [f"# {weights.network}, {weights.layer}", ""]
-    lines += ["| | |", "|---|---|"]
-    rows: dict[str, Any] = {
-        "weights": weights.digest,
-        "parameters": f"{weights.parameters:,} ({4 * weights.parameters:,} bytes)",
-        "of these in the compressible convolutions": f"{weights.convolution_parameters:,}",
-        **{f"network: {k}": v for k, v in asdict(weights.settings).items()},
-        "command": f"`{weights.record['command']}`",
-        "data": weights.record["data_hash"],
-        "revision": weights.record["revision"],
-        **{f"training: {k}": v for k, v in json.loads(weights.record["training"]).items()},
-        **{f"trained for: {k}": v for k, v in json.loads(weights.record["domain"]).items()},
-        **{f"validation: {k}": v for k, v in weights.scores.items()},
-    }
-    lines += [f"| {name} | {value} |" for name, value in rows.items()]
-    return "\n".join(lines) + "\n"
-
-
-def domain_of(data: WaveData) -> dict[str, Any]:
-    """What a training set says of the problems in it, for the record in the weights."""
-    names = ("set", "media", "speed_range", "frequency_range", "boundaries")
-    domain = {name: data.attributes[name] for name in names}
-    return {**domain, "interval": data.interval, "grid": [int(n) for n in data.u.shape[2:]]}
-
-
-def digest_of(*digests: str) -> str:
-    """One digest of several data sets, in order."""
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]
+def _device(name: str, processes: int) -> torch.device:
+    """The device of this name; of several processes each has a CUDA device of its own."""
+    if not name.startswith("cuda"):
+        return torch.device(name)
+    if not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for, but torch finds no CUDA device; use --device cpu")
+    if processes > 1 and name == "cuda":
+        local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= count:
+            raise ValueError(f"process {local} of this machine has no CUDA device: torch finds {count}")
+        name = f"cuda:{local}"
+        torch.cuda.set_device(local)
+    return torch.device(name)

@@ -351,9 +351,9 @@ def _read(path: Path) -> WaveWeights:
                 raise WeightsError(
                     f"{path}: not a wave surrogate of consolve (no attribute 'consolve_wave_format')"
                 )
-            if int(version) != FORMAT_VERSION:
+            if np.ndim(version) or version != FORMAT_VERSION:
                 raise WeightsError(
-                    f"{path}: format version {int(version)}, this consolve reads {FORMAT_VERSION}; "
+                    f"{path}: format version {version}, this consolve reads {FORMAT_VERSION}; "
                     "train again or install a consolve that fits"
                 )
             record = {key: str(value) for key, value in file.attrs.items() if key != "consolve_wave_format"}
