@@ -4,9 +4,10 @@
 
 The network has the default settings, on 64 x 64 points.  A layer is a middle one (width -> width channels on
 16 x 16 points); a step is one application of all layers in a rollout, which makes `ahead` snapshots; step()
-is one call from Python, and waves are a batch, per wave.  Torch runs in inference mode with channels last; "factored" applies the one-way filters as a 1 x 1, a depthwise and a 1 x 1
-convolution.  Each time is the least of many runs; run it on an idle machine.  G is 10^9 multiply-adds per
-second.  Needs torch.
+is one call from Python, and waves are a batch, per wave.  Torch runs in inference mode with channels last;
+"factored" applies the one-way filters as a 1 x 1, a depthwise and a 1 x 1 convolution.  Each time is the
+least of many short runs; run it on an idle machine.  In brackets: 10^9 multiply-adds per second.  Needs
+torch.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from consolve.learned.wave_inference import WavePropagator
 from consolve.learned.wave_propagator import TorchPropagator
 from consolve.learned.wave_weights import PropagatorSettings
 
-POINTS, SEED, SECONDS, REPEATS, STEPS, WAVES = 64, 7, 3.0, 10, 4, 64
+POINTS, SEED, SECONDS, REPEATS, STEPS, WAVES = 64, 7, 3.0, 5, 2, 4
 
 
 def least(function: Callable[..., Any], *arguments: Any, calls: int = 1) -> float:
@@ -84,10 +85,14 @@ def layer_rows(rank: int, threads: int) -> list[tuple[str, float, float]]:
     return [
         ("torch dense", least(_repeat_torch, dense, x, calls=REPEATS), dense_work),
         ("torch factored", least(_repeat_torch, compressed, x, calls=REPEATS), compressed_work),
-        ("numba dense", least(_repeat_dense, ours.arguments(image, threads), 100, calls=100), dense_work),
+        (
+            "numba dense",
+            least(_repeat_dense, (*ours.arguments(image), threads), REPEATS, calls=REPEATS),
+            dense_work,
+        ),
         (
             "numba compressed",
-            least(_repeat_compressed, ours_compressed.arguments(image, threads), 100, calls=100),
+            least(_repeat_compressed, ours_compressed.arguments(image, threads), REPEATS, calls=REPEATS),
             compressed_work,
         ),
     ]

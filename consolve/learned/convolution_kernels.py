@@ -20,7 +20,7 @@ BLOCK_POINTS = 64
 
 
 @njit(**OPTIONS)
-def _blocks(x, frame, offsets, taps, depth, w, bias, out, shape, pitch, block_rows, first, last):
+def dense_blocks(x, frame, offsets, taps, depth, w, bias, out, shape, pitch, block_rows, first, last):
     rows, width = shape[1], shape[2]
     blocks = (rows + block_rows - 1) // block_rows
     for block in range(first, last):
@@ -37,12 +37,9 @@ def _blocks(x, frame, offsets, taps, depth, w, bias, out, shape, pitch, block_ro
 def dense_image(x, frame, offsets, taps, depth, w, bias, out, shape, pitch, block_rows, threads):
     """A dense convolution of an image in its frame: out (shape, pitch) from x (frame, depth), both flat."""
     blocks = shape[0] * ((shape[1] + block_rows - 1) // block_rows)
-    if threads == 1:  # a parallel region would wait for all threads
-        _blocks(x, frame, offsets, taps, depth, w, bias, out, shape, pitch, block_rows, 0 * blocks, blocks)
-        return
     for q in prange(threads):
         first, last = blocks * np.int64(q) // threads, blocks * (np.int64(q) + 1) // threads
-        _blocks(x, frame, offsets, taps, depth, w, bias, out, shape, pitch, block_rows, first, last)
+        dense_blocks(x, frame, offsets, taps, depth, w, bias, out, shape, pitch, block_rows, first, last)
 
 
 def checked_image(x: NDArray, channels: int, ndim: int, what: str) -> NDArray[np.float32]:
@@ -120,8 +117,8 @@ class Convolution:
         if bias is not None:
             self._bias[: self.out_channels] = checked_factor(bias, "bias", (self.out_channels,))
 
-    def arguments(self, x: NDArray, threads: int = 1) -> tuple:
-        """Those of `dense_image` for an image."""
+    def arguments(self, x: NDArray) -> tuple:
+        """Those of `dense_image` for an image, without the threads."""
         image = checked_image(x, self.in_channels, self.ndim, "Convolution")
         shape = np.array(image.shape[:3], np.int64)
         lengths = (1,) * (3 - self.ndim) + self.lengths
@@ -133,12 +130,16 @@ class Convolution:
         out = aligned(int(shape.prod()) * pitch)
         return (
             framed.ravel(), frame, offsets, len(taps), self.in_channels, self._weights, self._bias, out,
-            shape, pitch, max(1, BLOCK_POINTS // int(shape[2])), threads,
+            shape, pitch, max(1, BLOCK_POINTS // int(shape[2])),
         )  # fmt: skip
 
     def __call__(self, x: NDArray, threads: int = 1) -> NDArray[np.float32]:
         """The convolution of an image ((z,) y, x, in) as float32 ((z,) y, x, out)."""
-        arguments = self.arguments(x, threads)
-        dense_image(*arguments)
+        arguments = self.arguments(x)
+        if threads == 1:  # a parallel region takes longer to compile, and waits for all threads
+            shape, block_rows = arguments[8], arguments[-1]
+            dense_blocks(*arguments, 0, int(shape[0]) * -(-int(shape[1]) // block_rows))
+        else:
+            dense_image(*arguments, threads)
         whole = arguments[7].reshape(*np.shape(x)[:-1], -1)
         return np.ascontiguousarray(whole[..., : self.out_channels])

@@ -196,7 +196,7 @@ def _phases(sizes, snapshots):
 
 
 @njit(**OPTIONS)
-def _share(
+def rollout_share(
     thread, threads, together, u, sizes, table, offsets, weights, gates, states, scratch, out, claimed,
     finished,
 ):  # fmt: skip
@@ -228,20 +228,15 @@ def rollout(u, sizes, table, offsets, weights, gates, states, scratch, out, thre
     """out (batch, steps, ny, nx) from the snapshots u (batch, past, ny, nx).
 
     Several threads share the tiles of a single rollout, or the rollouts of a batch; each has its row of
-    ``states`` and ``scratch``.
+    ``states`` and ``scratch``.  One thread calls `rollout_share` itself: a parallel region takes longer to
+    compile, and waits for all threads.
     """
-    together = threads > 1 and u.shape[0] == 1
+    together = u.shape[0] == 1
     claimed, finished = counters(sizes[TILES]), counters(sizes[TILES])
     if together:
         _unshuffle(u[0], sizes, states[0])
-    if threads == 1:  # a parallel region would wait for all threads
-        _share(
-            np.int64(0), threads, together, u, sizes, table, offsets, weights, gates, states, scratch, out,
-            claimed, finished,
-        )  # fmt: skip
-        return
     for thread in prange(threads):
-        _share(
+        rollout_share(
             np.int64(thread), threads, together, u, sizes, table, offsets, weights, gates, states, scratch,
             out, claimed, finished,
         )  # fmt: skip
