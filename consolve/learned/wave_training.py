@@ -25,8 +25,10 @@ import torch.distributed as distributed
 from torch import Tensor, nn
 
 from consolve.files import whole_file
+from consolve.learned.muon import Muon
 from consolve.learned.training_record import interrupts_deferred, plot_log, revision
-from consolve.learned.wave_record import TrainingLog, differences, model_card
+from consolve.learned.wave_card import model_card
+from consolve.learned.wave_record import TrainingLog, differences
 from consolve.learned.wave_weights import WaveWeights, save_wave_weights
 
 CHECKPOINT_VERSION = 1
@@ -45,7 +47,7 @@ class WaveTrainingSettings:
     steps, batch
         Optimiser steps, and samples in each.
     rate
-        Peak learning rate of Adam; it rises over 100 steps and falls as a cosine to a thousandth.
+        Peak learning rate (`Muon`); it rises over 100 steps and falls as a cosine to a thousandth.
     seed
         Of initial weights and of the order of the data.
     amp
@@ -129,7 +131,7 @@ class WaveTraining(ABC):
         if settings.batch % self.processes:
             raise ValueError(f"batch {settings.batch} cannot be shared evenly by {self.processes} processes")
         self.net: Any = net.to(self.device)
-        self.optimiser = torch.optim.Adam(self.net.parameters(), lr=settings.rate)
+        self.optimiser = Muon(self.net.parameters(), settings.rate)
         self.step, self.seconds, self.loss, self.smoothed = 0, 0.0, 0.0, 0.0
         self.judged, self.waited = 0, 0
         self.best = math.inf
@@ -230,8 +232,8 @@ class WaveTraining(ABC):
                 raise KeyboardInterrupt
             for p in self.net.parameters():
                 p.grad = self._average(p.grad)
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        if not (math.isfinite(value) and torch.isfinite(norm)):
+        gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
+        if not (math.isfinite(value) and all(torch.isfinite(g.norm()) for g in gradients)):
             raise TrainingDiverged(
                 f"the loss is {value} at step {self.step + 1}; the last good state is {self._checkpoint} "
                 f"(if it was reached): try a lower --rate than {self.settings.rate:g}, or another --seed"
