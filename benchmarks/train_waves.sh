@@ -29,13 +29,13 @@ train() { # name, options
 propagator="--network propagator --data $out/data/prop-train.h5 --validation $out/data/prop-validation.h5"
 generator="--network generator --data $out/data/zone-train.h5 --validation $out/data/zone-validation.h5"
 for seed in 0 1 2; do
-    train "propagator-dense-$seed" $propagator --steps 20000 --rate 4e-3 --seed $seed
-    train "propagator-$seed" $propagator --steps 20000 --rate 8e-3 --compression 4 --seed $seed
-    train "generator-dense-$seed" $generator --steps 5000 --rate 2e-3 --seed $seed
-    train "generator-$seed" $generator --steps 5000 --rate 4e-3 --compression 8 --seed $seed
+    train "propagator-dense-$seed" $propagator --seed $seed
+    train "propagator-$seed" $propagator --compression 4 --seed $seed
+    train "generator-dense-$seed" $generator --steps 4000 --seed $seed
+    train "generator-$seed" $generator --steps 4000 --compression 8 --seed $seed
 done
 # Error against rank: shorter runs of the same length each.
-train "curve-1" $propagator --steps 4000 --rate 4e-3
+train "curve-1" $propagator --steps 2500
 for compression in 2 4 8 16; do
-    train "curve-$compression" $propagator --steps 4000 --rate 8e-3 --compression $compression
+    train "curve-$compression" $propagator --steps 2500 --compression $compression
 done

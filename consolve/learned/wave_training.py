@@ -56,7 +56,7 @@ class WaveTrainingSettings:
         Validations without a better score after which a run stops; 0 means never.
     """
 
-    steps: int = 14000
+    steps: int = 10000
     batch: int = 8
     rate: float = 4e-3
     seed: int = 0
