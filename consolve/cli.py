@@ -22,6 +22,7 @@ from consolve.commands.options import options
 from consolve.commands.plugin import plugin
 from consolve.commands.solve import solve
 from consolve.commands.train import train
+from consolve.commands.wave import wave
 
 FAILED, WRONG_USAGE, NOT_CONVERGED, INTERRUPTED = 1, 2, 3, 130
 
@@ -35,7 +36,7 @@ def cli() -> None:
     """Convolutional networks that solve: Poisson systems inside PETSc, and waves."""
 
 
-for command in (demo, solve, flow, bench, data, train, options, plugin):
+for command in (demo, solve, flow, bench, data, train, wave, options, plugin):
     cli.add_command(command)
 
 
