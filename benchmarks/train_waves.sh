@@ -1,10 +1,12 @@
 #!/bin/sh
 # Makes the data sets and trains every wave surrogate that the documentation speaks of, into directory $1.
-# About 2 GB of data and two and a half core-hours of training; jobs that are done are skipped.
+# About 2 GB of data and two core-hours of training; jobs that are done are skipped.
 set -eu
 out=${1:?directory for data and models}
 mkdir -p "$out/data" "$out/models"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+
+consolve() { "${PYTHON:-python}" -m consolve "$@"; }
 
 data() { # file, set, split, runs
     test -f "$out/data/$1.h5" || consolve data wave --set "$2" --split "$3" --runs "$4" --seed 0 --out "$out/data/$1.h5" --resume
