@@ -182,13 +182,24 @@ def _outputs(
         )  # fmt: skip
 
 
+@njit(**OPTIONS)
+def _no_offset():
+    """Distance of the tap of a 1 x 1 product: made in a parallel function, it would be a parallel region."""
+    return np.zeros(1, np.int64)
+
+
+@njit(**OPTIONS)
+def _half(taps):
+    return taps // 2
+
+
 @njit(parallel=True, **OPTIONS)
 def compressed_image(
     x, depth, b, t, frame, taps, rank, filters_z, filters, a, bias, out, shape, pitch, out_pitch, block_rows,
     threads,
 ):  # fmt: skip
     """A compressed convolution: out (shape, out_pitch) of x by way of the terms t (frame, pitch), flat."""
-    offsets, reach = np.zeros(1, np.int64), taps // 2
+    offsets, reach = _no_offset(), _half(taps)
     blocks = shape[0] * ((shape[1] + block_rows - 1) // block_rows)
     if threads == 1:  # a parallel region would wait for all threads
         first = 0 * blocks
