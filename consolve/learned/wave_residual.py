@@ -20,9 +20,14 @@ def _midpoint_difference(u: Tensor, axis: int) -> Tensor:
     return (27 * (shifted(2) - shifted(1)) - (shifted(3) - shifted(0))) / 24
 
 
-def _midpoint_mean(c: Tensor, axis: int) -> Tensor:
+def _at_midpoints(c: Tensor, axis: int) -> Tensor:
+    """Fourth-order interpolation ``(9 (c_0 + c_1) - (c_-1 + c_2)) / 16`` between neighbours."""
     n = c.shape[axis]
-    return (c.narrow(axis, 1, n - 3) + c.narrow(axis, 2, n - 3)) / 2
+
+    def shifted(k: int) -> Tensor:
+        return c.narrow(axis, k, n - 3)
+
+    return (9 * (shifted(1) + shifted(2)) - (shifted(0) + shifted(3))) / 16
 
 
 def divergence_of_flux(u: Tensor, speed: Tensor, spacing: float) -> Tensor:
@@ -45,7 +50,7 @@ def divergence_of_flux(u: Tensor, speed: Tensor, spacing: float) -> Tensor:
     inner = slice(MARGIN, -MARGIN)
     total: Tensor | float = 0.0
     for axis, other in ((-1, -2), (-2, -1)):
-        flux = _midpoint_mean(speed**2, axis) * _midpoint_difference(u, axis)
+        flux = _at_midpoints(speed**2, axis) * _midpoint_difference(u, axis)
         part = _midpoint_difference(flux, axis)
         crop = [slice(None)] * 4
         crop[other] = inner

@@ -197,11 +197,8 @@ class GeneratorSettings:
         _check_counts(self, ("harmonics", "hidden", "seeds", "width", "factor"))
         if not isinstance(self.layers, int) or self.layers < 2:
             raise WeightsError(f"layers must be an integer of at least 2, got {self.layers!r}")
-        if (
-            len(self.low) != len(self.high)
-            or not self.low
-            or any(b <= a for a, b in zip(self.low, self.high))
-        ):
+        ordered = all(-math.inf < a < b < math.inf for a, b in zip(self.low, self.high))
+        if not self.low or len(self.low) != len(self.high) or not ordered:
             raise WeightsError(f"each parameter needs low < high, got low={self.low}, high={self.high}")
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise WeightsError(f"scale must be positive, got {self.scale}")
@@ -357,8 +354,12 @@ def _read(path: Path) -> WaveWeights:
                     "train again or install a consolve that fits"
                 )
             record = {key: str(value) for key, value in file.attrs.items() if key != "consolve_wave_format"}
-            tensors = {name: file[name][()] for name in file if isinstance(file[name], h5py.Dataset)}
-    except OSError as error:
+            tensors = {
+                name: np.asarray(file[name][()]) for name in file if isinstance(file[name], h5py.Dataset)
+            }
+    except WeightsError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:  # HDF5's own
         raise WeightsError(f"{path}: cannot be read as HDF5 ({error}); train or install it again") from error
     network = record.pop("network", "")
     if network not in SETTINGS:
