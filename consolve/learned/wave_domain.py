@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ class TrainedFor:
         if weights.network != "propagator":
             raise ValueError(f"{weights.source}: holds a {weights.network}, a propagator is needed here")
         found = WaveSet("propagator")
-        domain = {
+        domain: dict[str, Any] = {
             "media": " ".join(found.kinds),
             "speed_range": found.speeds,
             "frequency_range": found.frequencies,

@@ -9,16 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from consolve.files import whole_file
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Paths = str | os.PathLike[str]
 
@@ -323,7 +320,7 @@ def save_wave_animation(
                         optimize=False)  # fmt: skip
 
 
-def _image(array: NDArray[np.uint8]) -> Image.Image:
+def _image(array: NDArray[np.uint8]) -> Any:
     from PIL import Image
 
     return Image.fromarray(array)
@@ -337,9 +334,7 @@ def _font(size: int, bold: bool = False) -> Any:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
 
-def _sheet(
-    names: Sequence[str], pictures: Sequence[NDArray[np.uint8]], words: str, share: float
-) -> Image.Image:
+def _sheet(names: Sequence[str], pictures: Sequence[NDArray[np.uint8]], words: str, share: float) -> Any:
     """One frame: names above, pictures, a line of words and the bar of time below."""
     from PIL import Image, ImageDraw
 
