@@ -132,10 +132,8 @@ def judge(row: dict[str, Any], data: WaveData, runs: int, options: argparse.Name
 
 
 def table(result: dict[str, Any]) -> None:
-    errors_of = "mean (median, std)"
-    print(
-        f"\n| | alone: {errors_of} | with submodel: {errors_of} | ratio of means | ms a field | submodel, ms |"
-    )
+    of = "mean (median, std)"
+    print(f"\n| | alone: {of} | with submodel: {of} | ratio of means | ms a field | submodel, ms |")
     print("|---|---|---|---|---|---|")
     for row in result["surrogates"]:
         errors = [
