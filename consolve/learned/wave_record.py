@@ -1,16 +1,14 @@
-"""The record of a training of a wave surrogate: its log, its model card, where its data came from."""
+"""The record of a training of a wave surrogate: its log, where its data came from."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from consolve.files import whole_file
-from consolve.learned.wave_weights import WaveWeights
 from consolve.pde.wave_data import WaveData
 
 COLUMNS = ("step", "seconds", "loss", "smoothed_loss", "validation_loss", "rate")
@@ -58,26 +56,6 @@ def differences(found: Any, expected: Any, name: str = "") -> list[str]:
     if json.dumps(found) == json.dumps(expected):
         return []
     return [f"{name or 'record'} is {found!r}, asked for is {expected!r}"]
-
-
-def model_card(weights: WaveWeights) -> str:
-    """What a file of weights holds and how it came about, in Markdown."""
-    lines = [f"# {weights.network}, {weights.layer}", ""]
-    lines += ["| | |", "|---|---|"]
-    rows: dict[str, Any] = {
-        "weights": weights.digest,
-        "parameters": f"{weights.parameters:,} ({4 * weights.parameters:,} bytes)",
-        "of these in the compressible convolutions": f"{weights.convolution_parameters:,}",
-        **{f"network: {k}": v for k, v in asdict(weights.settings).items()},
-        "command": f"`{weights.record['command']}`",
-        "data": weights.record["data_hash"],
-        "revision": weights.record["revision"],
-        **{f"training: {k}": v for k, v in json.loads(weights.record["training"]).items()},
-        **{f"trained for: {k}": v for k, v in json.loads(weights.record["domain"]).items()},
-        **{f"validation: {k}": v for k, v in weights.scores.items()},
-    }
-    lines += [f"| {name} | {value} |" for name, value in rows.items()]
-    return "\n".join(lines) + "\n"
 
 
 def domain_of(data: WaveData) -> dict[str, Any]:
