@@ -117,6 +117,11 @@ def multilevel(
     "--rollout", type=click.IntRange(min=1), help="Propagator: snapshots a training sample is rolled for."
 )
 @click.option(
+    "--pushforward",
+    type=click.IntRange(min=0),
+    help="Propagator: most snapshots rolled before, without gradient.",
+)
+@click.option(
     "--physics", type=click.FloatRange(min=0), help="Propagator: weight of the wave equation's residual."
 )
 @click.option("--teacher", metavar="FILE.h5", help="Propagator: a trained one to learn from as well.")

@@ -115,7 +115,8 @@ class WavePropagator:
         h = unshuffle(medium_channels(c, mask != 0), f)
         for layer in self._gate_layers[:-1]:
             h = _gelu(layer(h))
-        self._gates = self._layout.framed_gates(self._gate_layers[-1](h))
+        free = unshuffle((mask == 0)[None].astype(np.float32), f)
+        self._gates = self._layout.framed_gates(self._gate_layers[-1](h), free)
         return self
 
     def step(self, u: ArrayLike) -> NDArray[np.float32]:

@@ -136,7 +136,6 @@ class GridLayout:
         sizes[step.SCRATCH] = math.ceil((tile_rows * width * term_pitch + filtered) / 64) * 64
         self.gate_image = points * hidden_pitch
         table[:, step.GATE] *= self.gate_image
-        table[-1, step.GATE] = 0
         self.offsets = self._tap_offsets(slots, width + 2 * frame_x)
 
     def _tap_offsets(self, slots: int, columns: int) -> NDArray[np.int64]:
@@ -174,12 +173,16 @@ class GridLayout:
     def _rounded(self, place: int) -> int:
         return math.ceil(int(self.sizes[place]) / 16) * 16
 
-    def framed_gates(self, gates: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Gates (ny/f, nx/f, (layers - 1) width), one framed image for each layer."""
+    def framed_gates(self, gates: NDArray[np.float32], free: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Gates (ny/f, nx/f, (layers - 1) width) of the hidden layers and (ny/f, nx/f, f^2) of the last one,
+        one framed image for each layer."""
         s, layers = self.sizes, int(self.sizes[step.LAYERS]) - 1
         height, width, fy, fx = (int(n) for n in s[step.HEIGHT : step.FRAME_X + 1])
-        framed = aligned(layers * self.gate_image)
-        images = framed.reshape(layers, height + 2 * fy, width + 2 * fx, int(s[step.HIDDEN_PITCH]))
+        frame, hidden = (height + 2 * fy, width + 2 * fx), layers * self.gate_image
+        framed = aligned(hidden + int(s[step.SLOT]))
+        images = framed[:hidden].reshape(layers, *frame, int(s[step.HIDDEN_PITCH]))
+        last = framed[hidden:].reshape(*frame, int(s[step.SNAPSHOT_PITCH]))
+        last[fy : fy + height, fx : fx + width, : free.shape[2]] = free
         channels = gates.shape[2] // layers
         for layer, image in enumerate(images):
             image[fy : fy + height, fx : fx + width, :channels] = gates[

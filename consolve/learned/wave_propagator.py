@@ -74,12 +74,14 @@ class TorchPropagator(nn.Module):
             self.gate[2].bias.fill_(1.0)
 
     def gates(self, medium: Tensor) -> Sequence[Tensor]:
-        """Gates of every hidden layer from the medium's channels (batch, 3, ny, nx)."""
+        """Gates of every hidden layer, and at last the mask of the vertices that are not fixed, from the
+        medium's channels (batch, 3, ny, nx)."""
         h = functional.pixel_unshuffle(medium, self.settings.factor)
         h = functional.gelu(self.gate[0](h))
         h = functional.gelu(self.gate[1](h))
         h = self.gate[2](h).contiguous(memory_format=torch.channels_last)
-        return [g.contiguous(memory_format=torch.channels_last) for g in h.chunk(self.settings.layers - 1, 1)]
+        gates = h.chunk(self.settings.layers - 1, 1)
+        return [*(g.contiguous(memory_format=torch.channels_last) for g in gates), 1 - medium[:, 1:2]]
 
     def kernels(self) -> list[Tensor]:
         """Dense kernels of the wave convolutions, built from their factors once for a whole rollout."""
@@ -90,9 +92,10 @@ class TorchPropagator(nn.Module):
         f = self.settings.factor
         channels_last = functional.pixel_unshuffle(u, f).contiguous(memory_format=torch.channels_last)
         h = functional.conv2d(channels_last, kernels[0], padding=1) * gates[0]
-        for kernel, gate in zip(kernels[1:-1], gates[1:]):
+        for kernel, gate in zip(kernels[1:-1], gates[1:-1]):
             h = h + functional.conv2d(h, kernel, padding=1) * gate
-        return u[:, -1:] + functional.pixel_shuffle(functional.conv2d(h, kernels[-1], padding=1), f)
+        correction = functional.pixel_shuffle(functional.conv2d(h, kernels[-1], padding=1), f)
+        return u[:, -1:] + gates[-1] * correction
 
     def forward(self, u: Tensor, medium: Tensor, steps: int) -> Tensor:
         """Rollout: the `steps` snapshots after the `past` given ones, (batch, steps, ny, nx)."""

@@ -33,6 +33,10 @@ class PropagatorTrainingSettings(WaveTrainingSettings):
     rollout
         Snapshots that a training sample is rolled out for; grows from 2 to this over the first half of a run,
         in whole applications of the network.
+    pushforward
+        In the second half of a run, half of the samples are first rolled out for up to this many snapshots
+        without gradient, so that the network learns to go on from its own errors (Brandstetter, Worrall and
+        Welling, 2022, arXiv:2202.03376).
     physics
         Weight of the residual of the discrete wave equation (`wave_residual`).
     distillation
@@ -40,6 +44,7 @@ class PropagatorTrainingSettings(WaveTrainingSettings):
     """
 
     rollout: int = 9
+    pushforward: int = 30
     physics: float = 0.0
     distillation: float = 1.0
 
@@ -130,16 +135,20 @@ class PropagatorTraining(WaveTraining):
         s, past = self.settings, self.net.settings.past
         steps = self._rollout()
         picks = rng.integers(0, len(self.runs.u), s.batch)[self._share]
-        start = int(rng.integers(0, self.runs.u.shape[1] - past - steps + 1))
+        blind = self._blind(rng, self.runs.u.shape[1] - past - steps)
+        start = int(rng.integers(0, self.runs.u.shape[1] - past - blind - steps + 1))
         turns, mirror = int(rng.integers(0, 4)), bool(rng.integers(0, 2))
 
         def seen(field: Tensor) -> Tensor:
             field = torch.rot90(field, turns, (-2, -1))
             return (field.flip(-1) if mirror else field).to(self.device)
 
-        window = seen(self.runs.u[picks, start : start + past + steps])
+        window = seen(self.runs.u[picks, start : start + past + blind + steps])
         medium = seen(self.runs.medium[picks])
-        given, truth = window[:, :past], window[:, past:]
+        given, truth = window[:, :past], window[:, past + blind :]
+        if blind:
+            with torch.no_grad():
+                given = torch.cat([given, self.net(given, medium, blind).float()], 1)[:, -past:]
         prediction = self.net(given, medium, steps).float()
         loss = relative_errors(prediction, truth).mean()
         if self.teacher is not None:
@@ -152,6 +161,13 @@ class PropagatorTraining(WaveTraining):
             residual = wave_residual(field, speed, medium[:, 1:2], self.interval, self.spacing)
             loss = loss + s.physics * residual.mean()
         return loss
+
+    def _blind(self, rng: np.random.Generator, most: int) -> int:
+        """Snapshots to roll out without gradient before a sample, a multiple of `ahead`."""
+        s, ahead = self.settings, self.net.settings.ahead
+        draw, share = bool(rng.integers(0, 2)), rng.random()
+        late = 2 * self.step >= s.steps
+        return int(share * (min(s.pushforward, most) // ahead + 1)) * ahead if late and draw else 0
 
     def _rollout(self) -> int:
         s, first = self.settings, min(2, self.settings.rollout)
@@ -215,5 +231,6 @@ def _check_teacher(teacher: WaveWeights, network: PropagatorSettings) -> None:
         theirs, ours = getattr(teacher.settings, name), getattr(network, name)
         if theirs != ours:
             raise ValueError(
-                f"{teacher.source}: the teacher has {name}={theirs}, the new network {name}={ours}"
+                f"{teacher.source}: the teacher has {name}={theirs}, the new network {name}={ours}: they must "
+                "be equal"
             )

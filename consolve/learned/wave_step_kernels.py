@@ -137,7 +137,7 @@ def _layer(layer, step, y, rows, sizes, table, offsets, weights, gates, state, s
         slot = (newest + 1 + snapshot) % slots
         _output_product(
             layer, step, y, rows, snapshot, sizes, table, offsets, weights, state, scratch,
-            point + slot * sizes[SLOT], pitch, gates, point + newest * sizes[SLOT], ADDED,
+            point + slot * sizes[SLOT], pitch, gates, point + newest * sizes[SLOT], GATED | ADDED,
         )  # fmt: skip
 
 

@@ -79,10 +79,10 @@ class PropagatorSettings:
         g_0 .. g_(L-2) = gates(unshuffle(m, f))                 once per medium
         h   = g_0 . (W_0 * unshuffle(u[n-past+1 .. n], f))
         h  += g_l . (W_l * h),   l = 1 .. L-2
-        u[n+k] = u[n] + shuffle(W_(L-1) * h, f)[k],   k = 1 .. ahead
+        u[n+k] = u[n] + free . shuffle(W_(L-1) * h, f)[k],   k = 1 .. ahead
 
-    which is linear in u.  ``unshuffle`` is space to depth: channel ``c f^2 + f dy + dx`` at (y, x) holds
-    point (f y + dy, f x + dx) of channel c.
+    which is linear in u; ``free`` is 0 at fixed vertices and 1 elsewhere.  ``unshuffle`` is space to depth:
+    channel ``c f^2 + f dy + dx`` at (y, x) holds point (f y + dy, f x + dx) of channel c.
 
     Parameters
     ----------
