@@ -38,10 +38,7 @@ class GeneratorTraining(WaveTraining):
         **options: Any,
     ):
         for name, given in (("data", data), ("validation", validation)):
-            if given.wave_set.name != "zone":
-                raise ValueError(
-                    f"{given.path}: the {name} set is of kind {given.wave_set.name!r}, expected 'zone'"
-                )
+            _check_zone(given, name)
             if given.u.shape[1:] != network.shape:
                 raise ValueError(
                     f"{given.path}: fields of {given.u.shape[1:]} (time, y, x), "
@@ -81,6 +78,7 @@ def field_vrmse(prediction: Tensor, truth: Tensor) -> Tensor:
 
 def generator_settings(data: WaveData, **sizes: Any) -> GeneratorSettings:
     """Settings whose parameter ranges, field shape and scale are those of a training set."""
+    _check_zone(data, "data")
     parameters = np.asarray(data.parameters)
     low, high = parameters.min(0), parameters.max(0)
     scale = float(np.asarray(data.u[: min(100, len(data))]).std())
@@ -95,6 +93,11 @@ def generator_of(settings: GeneratorSettings, tensors: dict[str, NDArray[np.floa
     net = TorchGenerator(settings)
     net.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
     return net.requires_grad_(False)
+
+
+def _check_zone(data: WaveData, name: str) -> None:
+    if data.wave_set.name != "zone":
+        raise ValueError(f"{data.path}: the {name} set is of kind {data.wave_set.name!r}, expected 'zone'")
 
 
 def _fields(data: WaveData) -> tuple[Tensor, Tensor]:

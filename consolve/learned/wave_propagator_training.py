@@ -51,6 +51,8 @@ class PropagatorTrainingSettings(WaveTrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         weights = (self.physics, self.distillation)
+        if self.pushforward < 0:
+            raise ValueError(f"pushforward must not be negative, got {self.pushforward}")
         if self.rollout < 1 or not all(math.isfinite(w) and w >= 0 for w in weights):
             raise ValueError(
                 "rollout must be at least 1, physics and distillation finite and not negative; got "
