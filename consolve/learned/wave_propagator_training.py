@@ -50,9 +50,9 @@ class PropagatorTrainingSettings(WaveTrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weights = (self.physics, self.distillation)
         if self.pushforward < 0:
             raise ValueError(f"pushforward must not be negative, got {self.pushforward}")
+        weights = (self.physics, self.distillation)
         if self.rollout < 1 or not all(math.isfinite(w) and w >= 0 for w in weights):
             raise ValueError(
                 "rollout must be at least 1, physics and distillation finite and not negative; got "
@@ -233,6 +233,6 @@ def _check_teacher(teacher: WaveWeights, network: PropagatorSettings) -> None:
         theirs, ours = getattr(teacher.settings, name), getattr(network, name)
         if theirs != ours:
             raise ValueError(
-                f"{teacher.source}: the teacher has {name}={theirs}, the new network {name}={ours}: they must "
-                "be equal"
+                f"{teacher.source}: the teacher has {name}={theirs}, the new network {name}={ours}: "
+                "they must be equal"
             )
