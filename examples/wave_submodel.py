@@ -97,7 +97,7 @@ def picture(found: dict[str, Any], problem: WaveProblem, path: str) -> None:
         )
         x, y = np.meshgrid(*[np.linspace(a, b, 300) for a, b in (extent[:2], extent[2:])])
         axis.contour(x, y, problem.medium.speed(x, y) != 0.75, [0.5], colors="0.3", linewidths=0.8)
-        axis.set_title(title)
+        axis.set_title(title, fontsize=10)
         return drawn
 
     drawn = show(axes[0, 0], truth[k], top, f"finite elements, whole square, t = {TIMES[k]:.2f}")
