@@ -158,7 +158,7 @@ def wave_plot(document: dict[str, Any], path: str) -> None:
     from consolve.files import whole_file
 
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-    colours = plt.get_cmap("tab10").colors
+    colours = [f"C{k}" for k in range(10)]
     for colour, row in zip(colours, document["results"]):
         label = f"{row['model']} ({row['ms_per_step']:.3f} ms)"
         axes.plot(*row["rollout_vrmse"].values(), "o-", color=colour, label=label)
