@@ -112,7 +112,9 @@ def test_one_step_is_the_formula_of_the_settings():
     for k in range(2):
         for dy in range(f):
             for dx in range(f):
-                expected[k, dy::f, dx::f] = u[0, -1, dy::f, dx::f].numpy() + change[k * f * f + f * dy + dx]
+                free = 1 - m[0, 1, dy::f, dx::f].numpy()
+                update = free * change[k * f * f + f * dy + dx]
+                expected[k, dy::f, dx::f] = u[0, -1, dy::f, dx::f].numpy() + update
     np.testing.assert_allclose(net(u, m, 2)[0].numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
@@ -158,6 +160,14 @@ def test_an_untrained_step_nearly_repeats_the_last_snapshot():
     net, u = network(width=64, factor=4), snapshots(2, 3, 32, 32)
     change = net(u, medium((32, 32)), 1) - u[:, -1:]
     assert 0.01 < float(change.std()) < 0.6
+
+
+def test_fixed_vertices_keep_their_value():
+    net, m, u = network(ranks=RANKS), medium(), snapshots(2, 3, 16, 12)
+    fixed = (m[:, 1:2] > 0).expand(-1, 6, -1, -1)
+    assert fixed.any()
+    change = net(u, m, 6) - u[:, -1:]
+    assert not change[fixed].any() and change[~fixed].abs().min() > 0
 
 
 def test_gradients_reach_every_parameter():
