@@ -33,8 +33,8 @@ generator="--network generator --data $out/data/zone-train.h5 --validation $out/
 for seed in 0 1 2; do
     train "propagator-dense-$seed" $propagator --seed $seed
     train "propagator-$seed" $propagator --compression 4 --seed $seed
-    train "generator-dense-$seed" $generator --steps 4000 --seed $seed
-    train "generator-$seed" $generator --steps 4000 --compression 8 --seed $seed
+    train "generator-dense-$seed" $generator --steps 3000 --seed $seed
+    train "generator-$seed" $generator --steps 3000 --compression 8 --seed $seed
 done
 # Error against rank: shorter runs of the same length each.
 train "curve-1" $propagator --steps 2500
