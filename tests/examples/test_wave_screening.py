@@ -66,8 +66,8 @@ def test_weights_that_move_nothing_score_nothing(example, tmp_path, capsys, monk
 
 
 def test_the_shipped_surrogate_ranks_places_as_finite_elements_do(example, tmp_path):
-    result = example.screen(60, best=3, sample=16)
-    assert result.correlation() > 0.85
+    result = example.screen(120, best=3, sample=40)
+    assert result.correlation() > 0.8
     assert result.correlation(True) > 0.95
     assert result.correlation() == pytest.approx(
         spearmanr(result.scores[result.sample], result.checked)[0], abs=1e-12
