@@ -115,7 +115,7 @@ def _wedges(rng: np.random.Generator) -> Fields:
         for (tx, ty), a, slope, size, value in zip(tips, angle, opening, length, values):
             along = (x - tx) * math.cos(a) + (y - ty) * math.sin(a)
             beside = (y - ty) * math.cos(a) - (x - tx) * math.sin(a)
-            image[(along > 0) & (along < size) & (abs(beside) < slope * along)] = value
+            image = np.where((along > 0) & (along < size) & (abs(beside) < slope * along), value, image)
         return image
 
     return Fields(level)

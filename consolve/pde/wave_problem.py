@@ -23,7 +23,7 @@ UNSEEN_MEDIA = UNSEEN
 ALL_MEDIA = MEDIA + UNSEEN_MEDIA
 CONDITIONS = ("absorbing", "free", "fixed")
 SIGNALS = ("ricker", "sine")
-FREQUENCIES = (3.0, 5.0)
+FREQUENCIES = (5.0, 8.0)
 """Range of the frequencies that surrogates are trained on."""
 SNAPSHOT_INTERVAL = 0.02
 _REACH = 6.0
@@ -71,7 +71,7 @@ class Medium:
 
     kind: str
     seed: int = 0
-    speeds: tuple[float, float] = (1.0, 2.0)
+    speeds: tuple[float, float] = (0.5, 1.0)
     _fields: Fields = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -76,7 +76,7 @@ def test_obstacles_and_holes_are_the_same_set_on_every_grid_of_a_multiple_of_63_
 def test_the_smooth_medium_uses_all_speeds_equally():
     x, y = centres(40)
     speeds = np.concatenate([sample_medium("smooth", seed).speed(x, y).reshape(-1) for seed in range(60)])
-    shares = np.histogram(speeds, bins=5, range=(1, 2))[0] / speeds.size
+    shares = np.histogram(speeds, bins=5, range=(0.5, 1))[0] / speeds.size
     assert abs(shares - 0.2).max() < 0.05
 
 
@@ -173,3 +173,10 @@ def test_vrmse_is_one_for_the_mean_and_scales_with_the_error():
     assert np.isnan(vrmse([np.nan, 1.0], [0.0, 1.0]))
     with pytest.raises(ValueError, match="equal shape"):
         vrmse(np.zeros(3), np.zeros((3, 1)))
+
+
+@pytest.mark.parametrize("kind", ALL_MEDIA)
+def test_a_medium_may_be_asked_at_a_single_point(kind):
+    medium = sample_medium(kind, 2)
+    assert 0.5 <= float(medium.speed(0.3, 0.7)) <= 1.0
+    assert bool(medium.fixed(0.3, 0.7)) in (False, True)
