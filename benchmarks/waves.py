@@ -49,14 +49,16 @@ def propagators(directory: Path, runs: int, fe_runs: int) -> dict:
                 rows[f"{kind}-{seed}"] = row
         begun = wave.starts(test, fe_runs, 3)
         peers = {}
+        same = [
+            wave.score_propagator(
+                load_wave_weights(directory / f"models/propagator-{s}.h5"), test, fe_runs, 1, 1
+            )
+            for s in SEEDS
+        ]
         for at in (10, 30):
-            errors = [rows[f"propagator-{s}"]["rollout_vrmse"]["vrmse"][wave.STEPS.index(at)] for s in SEEDS]
-            peers[str(at)] = [
-                peer
-                for scheme in wave.SCHEMES
-                if (peer := wave.matched(scheme, begun, test.interval, float(np.mean(errors)), at))
-                is not None
-            ]
+            target = float(np.mean([r["rollout_vrmse"]["vrmse"][wave.STEPS.index(at)] for r in same]))
+            found = [wave.matched(scheme, begun, test.interval, target, at) for scheme in wave.SCHEMES]
+            peers[str(at)] = [{"target": target, **peer} for peer in found if peer is not None]
         coarse = wave.finite_elements(wave.SCHEMES[0], begun, 64, test.interval)
         baselines = persistence(test, runs)
     return {"models": rows, "fe": peers, "fe_64": coarse, "baselines": baselines}
@@ -225,7 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path, help="of train_waves.sh")
     parser.add_argument("--runs", type=int, default=100, help="test runs")
-    parser.add_argument("--fe-runs", type=int, default=20, help="test runs of finite elements")
+    parser.add_argument("--fe-runs", type=int, default=8, help="test runs of finite elements")
     parser.add_argument("--only", choices=["propagators", "generators", "curve"], action="append")
     chosen = parser.parse_args()
     result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
