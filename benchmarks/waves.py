@@ -27,10 +27,25 @@ from consolve.pde.wave_data import WaveData
 RESULTS = Path(__file__).parent / "results" / "waves.json"
 PICTURES = Path(__file__).parent.parent / "docs"
 SEEDS = (0, 1, 2)
+COMPRESSIONS = (1, 2, 4, 8, 16)
 
 
 def over_seeds(values: list[float]) -> str:
-    return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"
+    mean = f"{np.mean(values):.4f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.4f} to {max(values):.4f})"
+
+
+def seeds_of(directory: Path, kind: str) -> list[int]:
+    """Seeds of which there is a model."""
+    found = [seed for seed in SEEDS if (directory / f"models/{kind}-{seed}.h5").exists()]
+    if not found:
+        raise FileNotFoundError(f"no models/{kind}-SEED.h5 in {directory}: run train_waves.sh first")
+    return found
+
+
+def rows_of(part: dict, kind: str) -> list[dict]:
+    """Rows of all seeds of a kind."""
+    return [part["models"][f"{kind}-{s}"] for s in SEEDS if f"{kind}-{s}" in part["models"]]
 
 
 def propagators(directory: Path, runs: int, fe_runs: int) -> dict:
@@ -41,7 +56,7 @@ def propagators(directory: Path, runs: int, fe_runs: int) -> dict:
         WaveData(directory / "data/prop-unseen.h5") as unseen,
     ):
         for kind in ("propagator-dense", "propagator"):
-            for seed in SEEDS:
+            for seed in seeds_of(directory, kind):
                 weights = load_wave_weights(directory / f"models/{kind}-{seed}.h5", "propagator")
                 row = wave.score_propagator(weights, test, min(runs, len(test)))
                 row["unseen"] = wave.score_propagator(weights, unseen, min(runs, len(unseen)), repetitions=1)
@@ -53,7 +68,7 @@ def propagators(directory: Path, runs: int, fe_runs: int) -> dict:
             wave.score_propagator(
                 load_wave_weights(directory / f"models/propagator-{s}.h5"), test, fe_runs, 1, 1
             )
-            for s in SEEDS
+            for s in seeds_of(directory, "propagator")
         ]
         for at in (10, 30):
             target = float(np.mean([r["rollout_vrmse"]["vrmse"][wave.STEPS.index(at)] for r in same]))
@@ -86,7 +101,7 @@ def generators(directory: Path, runs: int) -> dict:
     ):
         runs = min(runs, len(test))
         for kind in ("generator-dense", "generator"):
-            for seed in SEEDS:
+            for seed in seeds_of(directory, kind):
                 weights = load_wave_weights(directory / f"models/{kind}-{seed}.h5", "generator")
                 row = wave.score_generator(weights, test, runs)
                 row["unseen"] = wave.score_generator(weights, unseen, len(unseen), 1)["vrmse"]
@@ -104,7 +119,7 @@ def curve(directory: Path, runs: int) -> list[dict]:
     """Compression against error, parameters and time, by shorter trainings."""
     rows = []
     with WaveData(directory / "data/prop-test.h5") as test:
-        for compression in (1, 2, 4, 8, 16):
+        for compression in COMPRESSIONS:
             weights = load_wave_weights(directory / f"models/curve-{compression}.h5", "propagator")
             row = wave.score_propagator(weights, test, min(runs, len(test)))
             rows.append({"compression": compression, "ranks": weights.settings.ranks, **row})
@@ -121,7 +136,7 @@ def tables(result: dict) -> None:
     print("\n| propagator |", " | ".join(columns), "|")
     print("|---|---|---|---|---|---|---|---|")
     for kind in ("propagator-dense", "propagator"):
-        rows = [p["models"][f"{kind}-{s}"] for s in SEEDS]
+        rows = rows_of(p, kind)
         errors = [[r["one_step_vrmse"] for r in rows]]
         errors += [[vrmse(r, at) for r in rows] for at in (10, 30)]
         errors += [[vrmse(r["unseen"], 30) for r in rows]]
@@ -143,7 +158,7 @@ def tables(result: dict) -> None:
         print("\n| generator | convolutions | bytes | VRMSE mean | median | unseen | ms per field |")
         print("|---|---|---|---|---|---|---|")
         for kind in ("generator-dense", "generator"):
-            rows = [g["models"][f"{kind}-{s}"] for s in SEEDS]
+            rows = rows_of(g, kind)
             all_errors = [[r["vrmse"][k] for r in rows] for k in ("mean", "median")]
             all_errors += [[r["unseen"]["mean"] for r in rows]]
             print(
@@ -179,7 +194,7 @@ def pictures(result: dict) -> None:
     p = result["propagators"]
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     for kind, colour in (("propagator-dense", "#d9730d"), ("propagator", "#1f6feb")):
-        rows = [p["models"][f"{kind}-{s}"] for s in SEEDS]
+        rows = rows_of(p, kind)
         for part, style in ((rows, "o-"), ([r["unseen"] for r in rows], "o:")):
             curves = np.array([r["rollout_vrmse"]["vrmse"] for r in part])
             label = (
