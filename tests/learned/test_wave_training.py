@@ -31,6 +31,14 @@ KINDS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def interrupts_raise():
+    """As in a terminal; a shell starts background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     return write_sets(tmp_path_factory.mktemp("waves"))
