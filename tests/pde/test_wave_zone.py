@@ -191,7 +191,7 @@ def test_thousands_of_steps_stay_bounded(way):
     times = 0.02 * np.arange(500)
     noise = np.zeros((500, *ZONE.shape))
     noise[:30] = RNG.normal(size=(30, *ZONE.shape))
-    problem = WaveProblem(Medium("layered", 2))
+    problem = WaveProblem(Medium("layered", 2, speeds=(1.0, 2.0)))
     model = ZoneSubmodel(problem, ZONE, times, noise, way, refinement=2)
     energy = []
     for last in (60, 200, 499):
