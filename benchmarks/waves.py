@@ -224,13 +224,23 @@ def pictures(result: dict) -> None:
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     for at, marker in ((1, "o-"), (10, "s-"), (30, "^-")):
         errors = [r["rollout_vrmse"]["vrmse"][wave.STEPS.index(at)] for r in rows]
-        axes.plot([r["convolution_parameters"] for r in rows], errors, marker, ms=5, label=f"{at} snapshots")
+        axes.plot(
+            [r["convolution_parameters"] for r in rows],
+            errors,
+            marker,
+            ms=5,
+            label="1 snapshot" if at == 1 else f"{at} snapshots",
+        )
     for r in rows:
         place = (r["convolution_parameters"], r["rollout_vrmse"]["vrmse"][-1])
         text = f"{r['ms_per_step']:.3f} ms"
         axes.annotate(text, place, textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8)
     axes.set(xlabel="parameters of the convolutions", ylabel="VRMSE", xscale="log", yscale="log",
-             title="Error against compression, 4,000 training steps each")  # fmt: skip
+             title="Error against compression, 2,500 training steps each")  # fmt: skip
+    sizes = [r["convolution_parameters"] for r in rows]
+    axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    axes.set_xticks([], minor=True)
+    axes.margins(x=0.08, y=0.14)
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
     with whole_file(PICTURES / "waves-rank.png") as part:
