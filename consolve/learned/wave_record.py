@@ -68,3 +68,18 @@ def domain_of(data: WaveData) -> dict[str, Any]:
 def digest_of(*digests: str) -> str:
     """One digest of several data sets, in order."""
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]
+
+
+def check_apart(data: WaveData, validation: WaveData) -> None:
+    """Refuse a validation set that shares runs with the training set.
+
+    Raises
+    ------
+    ValueError
+        Both are of the same split and seed: run r of one is run r of the other.
+    """
+    if data.wave_set == validation.wave_set:
+        raise ValueError(
+            f"{validation.path} is of the {data.wave_set.split} split with seed {data.wave_set.seed}, as "
+            f"{data.path} is: they share runs; make one with 'consolve data wave --split validation'"
+        )

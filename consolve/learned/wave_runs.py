@@ -13,6 +13,7 @@ import torch.distributed as distributed
 from consolve.learned.separable import rank_for
 from consolve.learned.wave_generator_training import GeneratorTraining, generator_settings
 from consolve.learned.wave_propagator_training import PropagatorTraining, PropagatorTrainingSettings
+from consolve.learned.wave_record import check_apart
 from consolve.learned.wave_training import WaveTraining, WaveTrainingSettings
 from consolve.learned.wave_weights import GeneratorSettings, PropagatorSettings
 from consolve.pde.wave_data import WaveData
@@ -75,6 +76,7 @@ def wave_training(
     if teacher is not None:
         options["teacher"] = teacher
     with WaveData(data) as first, WaveData(validation) as second:
+        check_apart(first, second)
         sizes = {name: chosen[name] for name in own}
         settings = size(**sizes) if network == "propagator" else generator_settings(first, **sizes)
         if compression is not None:

@@ -19,6 +19,7 @@ from consolve.learned.wave_propagator_training import (  # noqa: E402
     relative_errors,
     relative_vrmse,
 )
+from consolve.learned.wave_record import check_apart  # noqa: E402
 from consolve.learned.wave_runs import ForeignOption  # noqa: E402
 from consolve.learned.wave_runs import wave_training as training_of  # noqa: E402
 from consolve.learned.wave_training import WaveTrainingSettings  # noqa: E402
@@ -233,3 +234,10 @@ def test_options_reach_the_settings_they_belong_to(sets, tmp_path):
         make("generator", teacher="t.h5")
     with pytest.raises(ValueError, match=re.escape("compression 1e+06 is out of reach")):
         make("propagator", compression=1e6)
+
+
+def test_a_validation_set_that_shares_runs_with_the_training_set_is_refused(sets):
+    with WaveData(sets["propagator", "train"]) as data, WaveData(sets["propagator", "validation"]) as other:
+        check_apart(data, other)
+        with pytest.raises(ValueError, match="they share runs"):
+            check_apart(data, data)
