@@ -57,15 +57,7 @@ def multilevel(
 
     Ctrl-C writes a checkpoint; the same command with --resume goes on from it, to the same result.
     """
-    from consolve.files import check_writable_file
-
-    if not out.endswith(".h5"):
-        raise click.UsageError(f"--out {out!r}: expected a name that ends in .h5")
-    check_writable_file(out)
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise RuntimeError(f"training needs torch ({error}): pip install 'consolve[train]'") from error
+    _check_start(out)
     from consolve.learned.training import Training, TrainingSettings
 
     given: dict[str, Any] = {
@@ -74,7 +66,7 @@ def multilevel(
     settings = TrainingSettings(
         int(dim), network, seed=seed, **{k: v for k, v in given.items() if v is not None}
     )
-    command = "consolve " + " ".join(word for word in sys.argv[1:] if word != "--resume")
+    command = _command()
     run = Training(settings, out, device, resume, command)
     last = None
     with progress() as line:
@@ -147,22 +139,14 @@ def wave(
     Ctrl-C writes a checkpoint; the same command with --resume goes on from it, to the same result.  Under
     torchrun, each process takes its share of every batch.
     """
-    from consolve.files import check_writable_file
-
-    if not out.endswith(".h5"):
-        raise click.UsageError(f"--out {out!r}: expected a name that ends in .h5")
-    check_writable_file(out)
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise RuntimeError(f"training needs torch ({error}): pip install 'consolve[train]'") from error
+    _check_start(out)
     from consolve.learned.wave_runs import ForeignOption, processes, wave_training
 
     for option, read in (("data", data), ("validation", validation), ("teacher", teacher)):
         if read is not None and Path(read).resolve() == Path(out).resolve():
             raise click.UsageError(f"--out and --{option} are the same file {out!r}")
 
-    command = "consolve " + " ".join(word for word in sys.argv[1:] if word != "--resume")
+    command = _command()
     chosen = {name: value for name, value in given.items() if value is not None and value is not False}
     with ExitStack() as stack:
         first = stack.enter_context(processes(device))
@@ -189,3 +173,21 @@ def wave(
             f"weights {weights.digest}",
             f"validation: {weights.record['scores']}",
         )
+
+
+def _check_start(out: str) -> None:
+    """Find out before the work whether the weights can be written and torch is there."""
+    from consolve.files import check_writable_file
+
+    if not out.endswith(".h5"):
+        raise click.UsageError(f"--out {out!r}: expected a name that ends in .h5")
+    check_writable_file(out)
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise RuntimeError(f"training needs torch ({error}): pip install 'consolve[train]'") from error
+
+
+def _command() -> str:
+    """How the run was started, for the record: resumed or not, it is the same run."""
+    return "consolve " + " ".join(word for word in sys.argv[1:] if word != "--resume")
