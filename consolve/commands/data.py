@@ -7,12 +7,16 @@ import time
 
 import click
 
+from consolve.commands.data_ritz import ritz
 from consolve.commands.output import Document, print_result, progress
 
 
 @click.group()
 def data() -> None:
     """Make and check data sets."""
+
+
+data.add_command(ritz)
 
 
 @data.command()
