@@ -60,6 +60,8 @@ def run_flow(
         on_start(solver.name)
         if solver.direct:
             row = {"solver": solver.name} | EMPTY_ROW | {"reason": "for an empty box only: a flow has bodies"}
+        elif solver.deflation:
+            row = {"solver": solver.name} | EMPTY_ROW | {"reason": "deflated solvers are for single systems"}
         else:
             row, facts = run_solver(
                 task, solver, problem.dim, problem.rtol, EMPTY_ROW, conditions, while_waiting

@@ -31,9 +31,13 @@ COLOURS = {
     "cnn": "#e4572e",
     "dcd": "#f2a541",
     "fft": "#111827",
+    "dpcg": "#5c7f9c",
+    "dpcg-ritz": "#a3b8c8",
+    "dcdm": "#c2185b",
+    "dcdm-deep": "#6a1b9a",
 }
 OTHERS = ("#0ea5e9", "#d946ef", "#65a30d", "#be123c", "#0f766e")
-MARKERS = dict(zip(COLOURS, "ovs^Pd*XD"))
+MARKERS = dict(zip(COLOURS, "ovs^Pd*XD<>ph"))
 STYLE = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
@@ -179,7 +183,7 @@ def stacked_seconds(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _line(solver: str, number: int) -> dict[str, Any]:
-    ours = solver in ("cnn", "dcd")
+    ours = solver in ("cnn", "dcd", "dcdm", "dcdm-deep")
     return {
         "label": solver,
         "color": colour_of(solver, number),

@@ -123,6 +123,7 @@ def run_solver(
         result = run_worker(
             task | {
                 "options": stopping_options(rtol) | options,
+                "deflation": solver.deflation,
                 "ranks": ranks,
                 "threads": threads,
                 "repeat": conditions.repeat,

@@ -29,6 +29,8 @@ class Solver:
         It runs on one rank and uses a thread a core; all others run on one rank a core.
     direct
         Not a PETSc solver: the fast transform of :mod:`consolve.bench.direct`.
+    deflation
+        Kind of the space of ``-pc_type deflation``, of :mod:`consolve.bench.deflation`; empty for none.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Solver:
     options: Callable[[int, int], Options]
     one_rank: bool = False
     direct: bool = False
+    deflation: str = ""
 
 
 def stopping_options(rtol: float) -> Options:
@@ -103,6 +106,18 @@ def _dcd(ndim: int, ranks: int) -> Options:
     return {"ksp_type": "dcd", "pc_type": "cnn"}
 
 
+def _dpcg(ndim: int, ranks: int) -> Options:
+    return {"ksp_type": "cg", "pc_type": "deflation", "deflation_pc_pc_type": "jacobi"}
+
+
+def _dcdm(ndim: int, ranks: int) -> Options:
+    return {"ksp_type": "dcd", "pc_type": "cnn", "pc_cnn_model": "dcdm"}
+
+
+def _dcdm_deep(ndim: int, ranks: int) -> Options:
+    return {"ksp_type": "dcd", "pc_type": "cnn", "pc_cnn_model": "dcdm-deep"}
+
+
 def _none(ndim: int, ranks: int) -> Options:
     return {}
 
@@ -118,6 +133,10 @@ SOLVERS: dict[str, Solver] = {
         Solver("mg", "CG + classical twin of cnn: trained scalars only", _mg),
         Solver("cnn", "CG + learned multilevel network", _cnn),
         Solver("dcd", "deep conjugate directions + learned multilevel network", _dcd),
+        Solver("dpcg", "CG + diagonal, 16 boxes deflated", _dpcg, deflation="boxes"),
+        Solver("dpcg-ritz", "CG + diagonal, 16 Ritz vectors deflated", _dpcg, deflation="ritz"),
+        Solver("dcdm", "deep conjugate directions as published", _dcdm, one_rank=True),
+        Solver("dcdm-deep", "deep conjugate directions, deeper network", _dcdm_deep, one_rank=True),
         Solver("fft", "direct cosine/sine transform, empty box only", _none, one_rank=True, direct=True),
     )
 }

@@ -34,11 +34,14 @@ def main(task_path: str, result_path: str) -> int:
                 "on PATH belongs to another MPI than petsc4py's"
             )
         import consolve.solvers  # noqa: F401  (registers -pc_type cnn and -ksp_type dcd)
-        from consolve.bench import flow_task, poisson_task
+        from consolve.bench import flow_task, poisson_task, systems_task
 
-        run = {"poisson": poisson_task.poisson, "direct": poisson_task.direct, "flow": flow_task.flow}[
-            task["task"]
-        ]
+        run = {
+            "poisson": poisson_task.poisson,
+            "direct": poisson_task.direct,
+            "flow": flow_task.flow,
+            "systems": systems_task.systems,
+        }[task["task"]]
         start = time.perf_counter()
         run(_warm_up(task))
         first_use = time.perf_counter() - start
@@ -65,7 +68,7 @@ def _warm_up(task: dict[str, Any]) -> dict[str, Any]:
     small = problem | {"cells": [WARM_UP_CELLS[problem["dim"]]] * problem["dim"]}
     if "steps" in problem:
         small["steps"] = 1
-    return task | {"problem": small, "repeat": 1, "history": False}
+    return task | {"problem": small, "repeat": 1, "history": False, "files": None}
 
 
 def _one_line(error: BaseException) -> str:

@@ -20,8 +20,8 @@ def test_own_solver_from_options():
     assert solver.options(2, 1) == {"ksp_type": "cg", "pc_type": "sor", "pc_sor_omega": "1.5"}
 
 
-def test_all_solvers_of_petsc_run_on_ranks():
-    assert [name for name, solver in SOLVERS.items() if solver.one_rank] == ["fft"]
+def test_solvers_run_on_ranks_unless_a_library_of_theirs_has_threads():
+    assert [name for name, solver in SOLVERS.items() if solver.one_rank] == ["dcdm", "dcdm-deep", "fft"]
     assert not find_solver("a=-pc_type cnn").one_rank
 
 
