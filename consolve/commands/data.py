@@ -7,7 +7,7 @@ import time
 
 import click
 
-from consolve.commands.data_ritz import ritz
+from consolve.commands.data_ritz import check_ritz_file, is_ritz_file, ritz
 from consolve.commands.output import Document, print_result, progress
 
 
@@ -113,11 +113,20 @@ def wave(
 @click.argument("file", metavar="FILE")
 @click.option(
     "--run", "again", type=click.IntRange(min=0), multiple=True,
-    help="A run to solve again; may be repeated.  [default: one, picked by the file's digest]",
+    help="Wave data: a run to solve again; may be repeated.  [default: one, picked by the file's digest]",
 )  # fmt: skip
 @click.option("--json", "json_path", metavar="FILE", help="Write what was found as JSON; - is stdout.")
 def check(file: str, again: tuple[int, ...], json_path: str | None) -> None:
-    """Check a file of wave data: layout, digests, ranges, and a run solved again."""
+    """Check a file of wave or Ritz data.
+
+    Wave data: layout, digests, ranges, and a run solved again.  Ritz data: layout, digests, norms, Ritz
+    values, and the spectrum of the right-hand sides.
+    """
+    if is_ritz_file(file):
+        if again:
+            raise click.UsageError(f"--run is for wave data, {file} holds Ritz data")
+        check_ritz_file(file, json_path)
+        return
     from consolve.pde.wave_data import WaveData
     from consolve.pde.wave_data_check import check as check_file
 

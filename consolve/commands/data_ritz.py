@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -90,14 +91,16 @@ def ritz(
     )  # fmt: skip
     needs = Needs(ritz_set, operator.unknowns)
     allowed = free_memory() / 2 if memory is None else memory * GIB
+    if sys.stderr.isatty():
+        click.echo(
+            f"{ritz_set.vectors} vectors of {operator.unknowns} unknowns take "
+            f"{needs.bytes('float64') / GIB:.2f} GiB of memory in float64, {needs.bytes('float32') / GIB:.2f} in float32; {samples} right-hand "
+            f"sides take {needs.data_file / 1e6:.0f} MB of disk",
+            err=True,
+        )
     command = shlex.join(["consolve", *(word for word in sys.argv[1:] if word != "--resume")])
     begin = time.perf_counter()
     with progress() as line:
-        line.show(
-            f"{ritz_set.vectors} vectors of {operator.unknowns} unknowns: up to "
-            f"{needs.bytes('float32') / GIB:.2f} GiB of memory in float32, {needs.bytes('float64') / GIB:.2f} "
-            f"in float64; {samples} right-hand sides: {needs.data_file / 1e6:.0f} MB on disk"
-        )
 
         def report(what: str, done: int, of: int) -> None:
             line.show(f"{what}  {done}/{of}  {time.perf_counter() - begin:.0f} s")
@@ -125,3 +128,53 @@ def ritz(
             f"weighted by 9; basis in {made.basis}",
             f"{made.steps} Lanczos steps and {made.samples} right-hand sides made in {seconds:.1f} s",
         )
+
+
+def is_ritz_file(file: str) -> bool:
+    """True if ``file`` says that it holds Ritz data; OSError if it is there and cannot be read as HDF5."""
+    from consolve.hdf5 import import_h5py
+    from consolve.pde.ritz_data import CONTENT
+
+    try:
+        with import_h5py().File(file, "r") as opened:
+            return bool(opened.attrs.get("content") == CONTENT)
+    except OSError as error:
+        if not Path(file).is_file() or "lock file" in str(error):
+            return False
+        raise OSError(
+            f"{file}: cannot be read as HDF5 ({error}); make it anew by the command that made it"
+        ) from error
+
+
+def check_ritz_file(file: str, json_path: str | None) -> None:
+    """``consolve data check`` of a file of Ritz data."""
+    from consolve.pde.ritz_data import RitzData
+    from consolve.pde.ritz_data_check import check
+
+    document = Document(json_path)
+    with RitzData(file) as found:
+        s, digest, kept = found.ritz_set, found.digest, found.ritz_values.size
+        cells = found.attributes["cells"]
+    with progress() as line:
+        result = check(file, lambda done, of: line.show(f"{done}/{of} right-hand sides"))
+    quotients = {
+        "rayleigh_quotient": result.rayleigh_quotient, "expected_quotient": result.expected_quotient,
+        "quotient_tolerance": result.quotient_tolerance,
+    }  # fmt: skip
+    document.write(
+        {
+            "file": file, "content": "ritz data", "domain": s.domain, "cells": cells, "seed": s.seed,
+            "vectors": s.vectors, "kept": kept, "samples": s.samples, "digest": digest,
+            "norm_error": result.norm_error, "faults": result.faults,
+        } | {name: None if value != value else value for name, value in quotients.items()}
+    )  # fmt: skip
+    if not document.alone:
+        print_result(
+            f"{file}: {s.samples} right-hand sides of {s.domain} on {' x '.join(map(str, cells))} cells, "
+            f"seed {s.seed}, {kept} Ritz values, digest {digest[:12]}",
+            f"norms are 1 to {result.norm_error:.1g}; mean Rayleigh quotient {result.rayleigh_quotient:.4g}, "
+            f"expected {result.expected_quotient:.4g} within {result.quotient_tolerance:.1g}",
+            *(f"fault: {fault}" for fault in result.faults),
+        )
+    if result.faults:
+        raise RuntimeError(f"{file} is not good: {result.faults[0]}")

@@ -296,7 +296,9 @@ class RitzData:
     def __repr__(self) -> str:
         s = self.ritz_set
         cells = " x ".join(map(str, self.attributes["cells"]))
-        return f"RitzData({str(self.path)!r}: {s.domain} {cells}, {s.samples} right-hand sides, seed {s.seed})"
+        return (
+            f"RitzData({str(self.path)!r}: {s.domain} {cells}, {s.samples} right-hand sides, seed {s.seed})"
+        )
 
     def close(self) -> None:
         """Close the file; ``right_hand_sides`` is of no use any more."""

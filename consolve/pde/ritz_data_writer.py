@@ -107,7 +107,7 @@ class GrowingFile:
         shapes = layout(self.ritz_set, ritz_values.size)
         size = 4 * int(np.prod(shapes["right_hand_sides"][0]))
         arrays = operator_arrays(operator) | {"ritz_values": ritz_values, "ritz_residuals": ritz_residuals}
-        attributes = self._settings | record | {
+        attributes = self._settings | dict(record) | {
             "low_vectors": self.ritz_set.low_vectors(ritz_values.size),
         }  # fmt: skip
         try:
@@ -121,8 +121,8 @@ class GrowingFile:
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise OSError(
-                f"cannot make {self.part} of {size / 1e6:.0f} MB: {why}; the Lanczos steps are kept, --resume "
-                f"goes on from there"
+                f"cannot make {self.part} of {size / 1e6:.0f} MB: {why}; the Lanczos steps are kept, "
+                f"--resume goes on from there"
             ) from error
         finally:
             fresh.unlink(missing_ok=True)
@@ -165,7 +165,8 @@ class GrowingFile:
             same = data.ritz_values.shape == ritz_values.shape
             if not same or not np.allclose(data.ritz_values, ritz_values, rtol=1e-10, atol=0):
                 raise RitzDataError(
-                    f"{self.part} holds other Ritz values than its Lanczos steps give; remove it to start over"
+                    f"{self.part} holds other Ritz values than its Lanczos steps give; remove it to start "
+                    f"over"
                 )
             return np.array([self._is_done(data, chunk) for chunk in range(self.ritz_set.chunks)])
 
@@ -192,14 +193,14 @@ class GrowingFile:
         each = entry.nbytes // entry.shape[0]
         try:
             place = self._places["right_hand_sides"] + samples.start * each
-            write_bytes(self._handle, memoryview(entry.reshape(-1)).cast("B"), place)
+            write_bytes(self._handle, entry.reshape(-1).view(np.uint8).data, place)
             write_bytes(
                 self._handle, chunk_digest(entry).tobytes(), self._places["chunk_digest"] + 32 * chunk
             )
         except OSError as error:
             raise OSError(
-                f"cannot write into {self.part}: {error.strerror}; the {int(self.done.sum())} chunks done are "
-                f"kept, --resume goes on from there"
+                f"cannot write into {self.part}: {error.strerror}; the {int(self.done.sum())} chunks done "
+                f"are kept, --resume goes on from there"
             ) from error
         self.done[chunk] = True
 

@@ -18,7 +18,7 @@ from consolve.pde.lanczos import Lanczos, rank
 from consolve.pde.ritz_data import LEAST, LOW_WEIGHT, RitzData, RitzDataError, RitzSet
 from consolve.pde.ritz_data_writer import GrowingFile, check_settings, part_path
 from consolve.pde.ritz_memory import Needs, free_memory
-from consolve.pde.ritz_step_log import StepLog, log_path
+from consolve.pde.ritz_step_log import StepLog, log_path, logged_basis
 
 Report = Callable[[str, int, int], None]
 """Called with what is made (``Lanczos steps``, ``right-hand sides``), how many are done, and of how many."""
@@ -80,7 +80,7 @@ def generate(
     if not log_path(path).exists():
         _check_disk(path, needs)
     allowed = free_memory() / 2 if memory is None else memory
-    basis = _basis_of_log(path, ritz_set, operator) if log_path(path).exists() else needs.basis_within(allowed)
+    basis = logged_basis(path) or needs.basis_within(allowed)
     needs.require(allowed, basis)
     settings = ritz_set.settings(operator, basis)
     log = StepLog(path, settings, operator.unknowns, ritz_set.vectors, resume)
@@ -199,14 +199,6 @@ def _check_disk(path: str | os.PathLike[str], needs: Needs) -> None:
             f"cannot make {path}: it takes {needs.data_file / 1e6:.0f} MB and, until it is whole, "
             f"{needs.basis_file / 1e6:.0f} MB beside it for the Lanczos vectors, {free / 1e6:.0f} MB are free"
         )
-
-
-def _basis_of_log(path: str | os.PathLike[str], ritz_set: RitzSet, operator: GridOperator) -> str:
-    log = StepLog(path, ritz_set.settings(operator, ""), operator.unknowns, ritz_set.vectors, True)
-    try:
-        return log.basis
-    finally:
-        log.close()
 
 
 def _lanczos(

@@ -1,4 +1,4 @@
-"""The Lanczos steps of an unfinished set of Ritz data, on disk: each outlives the process once it is written."""
+"""The Lanczos steps of an unfinished set of Ritz data, on disk: once written, a step outlives the process."""
 
 from __future__ import annotations
 
@@ -37,16 +37,11 @@ class StepLog:
     path
         Of the set to be.
     settings
-        :meth:`RitzSet.settings`; but for ``basis``, those of a log that is there must be the same.
+        :meth:`RitzSet.settings`; those of a log that is there must be the same.
     unknowns, vectors
         Length of a vector, and number of steps that the disk is asked to hold.
     resume
         Go on with a log that is there.
-
-    Attributes
-    ----------
-    basis
-        dtype of the stored basis: the one of the log that was there, or of the settings.
 
     Raises
     ------
@@ -75,7 +70,7 @@ class StepLog:
             )
         self._handle = self._lock()
         try:
-            self.basis = self._check_header(settings)
+            self._check_header(settings)
         except RitzDataError:
             os.close(self._handle)
             raise
@@ -106,21 +101,14 @@ class StepLog:
             raise RitzDataBusy(f"{self.path}: another process has it open; wait for it to end") from error
         return handle
 
-    def _check_header(self, settings: Mapping[str, Any]) -> str:
-        try:
-            found = json.loads(os.pread(self._handle, _HEADER, 0))
-            basis = str(found["basis"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise RitzDataError(
-                f"{self.path}: its header is damaged; remove it, and what is made of it, to start over"
-            ) from error
+    def _check_header(self, settings: Mapping[str, Any]) -> None:
+        found = _header(self.path)
         for name, value in settings.items():
-            if name != "basis" and found.get(name) != value:
+            if found.get(name) != value:
                 raise RitzDataError(
                     f"{self.path} holds {name} = {found.get(name)}, asked for is {value}; give the options "
                     f"it was made with, or remove it to start over"
                 )
-        return basis
 
     def read(self, step: int) -> Step | None:
         """A step, or None if the log ends before it."""
@@ -164,6 +152,19 @@ class StepLog:
         os.close(self._handle)
 
 
+def logged_basis(path: str | os.PathLike[str]) -> str | None:
+    """dtype of the basis that the log of an unfinished set goes with; None if there is no log."""
+    return str(_header(log_path(path)).get("basis")) if log_path(path).exists() else None
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return dict(json.loads(file.read(_HEADER)))
+    except (ValueError, TypeError) as error:
+        raise RitzDataError(f"{path}: its header is damaged; remove it to start over") from error
+
+
 def write_bytes(handle: int, data: bytes | memoryview, place: int) -> None:
     """Write all of ``data`` at ``place``."""
     rest = memoryview(data)
@@ -174,4 +175,5 @@ def write_bytes(handle: int, data: bytes | memoryview, place: int) -> None:
 
 def _crc(alpha: float, beta: float, following: NDArray[np.float64]) -> int:
     # Never 0 for a record of zeros, which is what a disk holds where nothing was written.
-    return zlib.crc32(np.ascontiguousarray(following, "<f8").data, zlib.crc32(np.array([alpha, beta], "<f8")))
+    head = np.array([alpha, beta], "<f8").tobytes()
+    return zlib.crc32(np.ascontiguousarray(following, "<f8").data, zlib.crc32(head))
