@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import binary_fill_holes
 
 
 def voxelise(
@@ -111,11 +112,14 @@ class MeshBody:
         As for :func:`voxelise`, in the lengths of the scene; coordinate 0 points up.
     slice_at
         In a flow of 2 axes, the third coordinate at which the mesh is cut.
+    hollow
+        False to make cavities solid, too: fluid in them would have no way out.
     """
 
     vertices: NDArray[np.float64]
     triangles: NDArray[np.int64]
     slice_at: float = 0.0
+    hollow: bool = False
 
     @property
     def moving(self) -> bool:
@@ -133,9 +137,11 @@ class MeshBody:
     def covers(self, points: Sequence[NDArray], time: float) -> NDArray[np.bool_]:
         if any(p.size == 0 for p in points):
             return np.zeros(np.broadcast_shapes(*(p.shape for p in points)), np.bool_)
-        if len(points) == 3:
-            return inside(*self._checked, points)
-        return inside(*self._checked, [*points, np.array([self.slice_at])])[..., 0]
+        axes = list(points) if len(points) == 3 else [*points, np.array([self.slice_at])]
+        covered = inside(*self._checked, axes)
+        if len(points) == 2:
+            covered = covered[..., 0]
+        return covered if self.hollow else binary_fill_holes(covered)
 
     def velocity(self, axis: int, points: Sequence[NDArray], time: float) -> NDArray:
         return np.zeros(np.broadcast_shapes(*(x.shape for x in points)))

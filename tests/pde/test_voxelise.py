@@ -175,6 +175,18 @@ def test_a_slice_of_a_mesh_stands_in_a_flow_of_two_axes():
     assert abs(aside.sum() * 0.02**2 / (np.pi * 0.12**2) - 1) < 0.06
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_cavities_of_a_mesh_in_a_flow_are_solid_unless_it_is_hollow(ndim):
+    outer, triangles = ball(3, 0.4, (0.5, 0.5, 0.5))
+    inner, _ = ball(3, 0.2, (0.5, 0.5, 0.5))
+    both = np.concatenate([outer, inner]), np.concatenate([triangles, triangles + len(outer)])
+    shape = (20,) * ndim
+    full = rasterise((MeshBody(*both, slice_at=0.49),), 0.0, shape, 0.05)
+    hollow = rasterise((MeshBody(*both, slice_at=0.49, hollow=True),), 0.0, shape, 0.05)
+    assert np.array_equal(full, rasterise((MeshBody(outer, triangles, slice_at=0.49),), 0.0, shape, 0.05))
+    assert full[(10,) * ndim] == 0 and hollow[(10,) * ndim] == -1
+
+
 @pytest.mark.parametrize(
     ("vertices", "triangles", "shape", "said"),
     [
