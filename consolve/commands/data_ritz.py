@@ -94,8 +94,9 @@ def ritz(
     if sys.stderr.isatty():
         click.echo(
             f"{ritz_set.vectors} vectors of {operator.unknowns} unknowns take "
-            f"{needs.bytes('float64') / GIB:.2f} GiB of memory in float64, {needs.bytes('float32') / GIB:.2f} in float32; {samples} right-hand "
-            f"sides take {needs.data_file / 1e6:.0f} MB of disk",
+            f"{needs.bytes('float64') / GIB:.2f} GiB of memory in float64, "
+            f"{needs.bytes('float32') / GIB:.2f} in float32; {samples} right-hand sides take "
+            f"{needs.data_file / 1e6:.0f} MB of disk",
             err=True,
         )
     command = shlex.join(["consolve", *(word for word in sys.argv[1:] if word != "--resume")])
