@@ -29,8 +29,8 @@ class Check:
     norm_error
         Largest deviation of a norm from 1.
     rayleigh_quotient, expected_quotient, quotient_tolerance
-        Mean of b . A b over the first chunk, what the Ritz values and weights let expect,
-        sum w^2 theta / sum w^2, and how far the mean may be from it by chance.
+        Mean of b . A b over the first chunk, what the Ritz values and weights let expect (sum w^2 theta /
+        sum w^2 but for a correction by their number), and how far the mean may be from it by chance.
     """
 
     faults: list[str] = field(default_factory=list)
@@ -142,11 +142,13 @@ def _check_quotient(found: Check, data: RitzData, b: NDArray[np.float32]) -> Non
     weight = np.ones(values.size)
     weight[: data.ritz_set.low_vectors(values.size)] = LOW_WEIGHT**2
     weight /= weight.sum()
-    expected = float(weight @ values)
-    spread = np.sqrt(2 * (weight**2 @ (values - expected) ** 2) / quotients.size)
-    bias = 2 * float(weight**2 @ np.abs(values - expected))
+    ratio = float(weight @ values)
+    # Mean and variance of sum w^2 c^2 theta / sum w^2 c^2 to first order in 1 / (number of Ritz vectors).
+    expected = ratio - 2 * float(weight**2 @ (values - ratio))
+    spread = np.sqrt(2 * (weight**2 @ (values - ratio) ** 2) / quotients.size)
+    second_order = 8 * float((weight**2).sum()) ** 2 * values.max()
     found.rayleigh_quotient, found.expected_quotient = float(quotients.mean()), expected
-    found.quotient_tolerance = float(6 * spread + 2 * bias + 1e-5 * values.max())
+    found.quotient_tolerance = float(6 * spread + second_order + 1e-5 * values.max())
     found.require(
         abs(found.rayleigh_quotient - expected) <= found.quotient_tolerance,
         f"the mean Rayleigh quotient is {found.rayleigh_quotient:.6g}; Ritz values and weights let expect "

@@ -21,7 +21,8 @@ class Needs:
     """Bytes that a set takes at most at one time, beside the interpreter's own.
 
     The basis holds vectors x unknowns numbers, the eigenvectors of the tridiagonal matrix take vectors**2
-    numbers in float64 and again in float32, a chunk its coefficients, weights of the basis and results.
+    numbers in float32 and, before chunks are made, in float64; a chunk takes its coefficients, in Ritz and
+    in Lanczos vectors, and its right-hand sides, on the unknowns and on the cells, in float32.
     """
 
     ritz_set: RitzSet
@@ -31,8 +32,8 @@ class Needs:
         """For a basis of this dtype, with these vectors instead of the set's."""
         m = self.ritz_set.vectors if vectors is None else vectors
         s, n, cells = self.ritz_set, self.unknowns, int(np.prod(self.ritz_set.shape))
-        chunk = s.chunk * (16 * m + 8 * n + 4 * cells)
-        return m * n * np.dtype(basis).itemsize + 12 * m * m + chunk + 200 * cells
+        chunk = s.chunk * (8 * m + 4 * n + 4 * cells)
+        return m * n * np.dtype(basis).itemsize + 4 * m * m + max(8 * m * m, chunk) + 250 * cells
 
     def basis_within(self, memory: float) -> str:
         """``float64`` if that fits into ``memory`` bytes, else ``float32``.
