@@ -6,6 +6,7 @@ the docstrings of the solvers come from here.  Importing this needs neither PETS
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +55,23 @@ def whole_number(least: int) -> Callable[[str], int]:
     return check
 
 
+def one_of(*names: str) -> Callable[[str], str]:
+    """A check for one of some names."""
+
+    def check(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return text
+
+    return check
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text, re.ASCII):
+        raise ValueError("expected cpu, cuda or cuda:N")
+    return text
+
+
 def _model(text: str) -> str:
     from consolve.solvers.models import check_model_name
 
@@ -86,7 +104,8 @@ CNN = (
         "pc_cnn_model",
         "NAME|FILE",
         "auto",
-        "network: auto, multilevel (learned), mg (its classical twin), or a weights file",
+        "network: auto, multilevel (learned), mg (its classical twin), dcdm, dcdm-deep (nonlinear, in torch, "
+        "for flexible methods such as dcd), or a weights file",
         _model,
     ),
     Option(
@@ -116,6 +135,20 @@ CNN = (
         "32768",
         "on several ranks: levels with at most so many cells go to one of them",
         whole_number(0),
+    ),
+    Option(
+        "pc_cnn_precision",
+        "NAME",
+        "auto",
+        "of networks in torch: float32, bfloat16, or auto, which is float32",
+        one_of("auto", "float32", "bfloat16"),
+    ),
+    Option(
+        "pc_cnn_device",
+        "NAME",
+        "cpu",
+        "of networks in torch: cpu, cuda, or cuda:N",
+        _device,
     ),
 )
 """Of ``-pc_type cnn``."""

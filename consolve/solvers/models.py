@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.learned.dcdm_weights import SHIPPED
 from consolve.pde import GridOperator
 from consolve.pde.row_operator import RowOperator
 from consolve.solvers.collective import together
+from consolve.solvers.dcdm_model import GatheredDCDM, build_dcdm, is_dcdm
 from consolve.solvers.errors import MatrixError, OptionError
 
-MODELS = ("auto", "multilevel", "mg")
+MODELS = ("auto", "multilevel", "mg", *SHIPPED)
 """Names of ``-pc_cnn_model``; any other value is the path of a weights file."""
 
 DEFAULT = "multilevel"
 """What ``auto`` stands for."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What the options say of a model.
+
+    Parameters
+    ----------
+    name
+        Of the model.
+    threads
+        Of the kernels on this rank.
+    gathered_cells
+        Levels with at most so many cells go to one rank.
+    precision, device
+        Of torch; ``auto`` and ``cpu`` for networks that do without.
+    """
+
+    name: str
+    threads: int
+    gathered_cells: int
+    precision: str = "auto"
+    device: str = "cpu"
+
+
 class Model(Protocol):
-    """A symmetric positive definite linear map M, built from a grid operator A so that M A is close to 1."""
+    """A map M, built from a grid operator A so that M A is close to 1.
+
+    Symmetric, positive definite and linear, unless an attribute ``is_linear`` says False: then homogeneous.
+    """
 
     cells: Any
     """C-order cell index of each entry; read again by ``update``."""
@@ -31,8 +61,8 @@ class Model(Protocol):
     """Rows of each over all ranks."""
 
     @property
-    def levels(self) -> list[Any]:
-        """Facts of each level, finest first."""
+    def levels(self) -> Sequence[Any]:
+        """Facts of each level, finest first; none where there are no levels."""
 
     @property
     def bytes(self) -> int:
@@ -64,36 +94,34 @@ def check_model_name(name: str) -> str:
     return name
 
 
-def build_model(name: str, operator: GridOperator, cells: NDArray[np.int32]) -> tuple[Model, str]:
-    """Build the network ``name`` for the operator of one process.
+def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]) -> tuple[Model, str]:
+    """Build a network for the operator of one process.
 
     Returns
     -------
     The model, and one line that names its weights.
     """
+    if is_dcdm(choice.name):
+        return build_dcdm(choice.name, operator, cells, choice.threads, choice.precision, choice.device)
     from consolve.learned.multilevel import MultilevelPreconditioner
 
-    weights, line = _load(name, operator.ndim)
+    weights, line = _load(choice, operator.ndim)
     return MultilevelPreconditioner(operator, weights, cells), line
 
 
 def build_distributed_model(
-    name: str, operator: RowOperator, comm: Any, threads: int, gathered: int, tag: int, event: Any
+    choice: Choice, operator: RowOperator, comm: Any, tag: int, event: Any
 ) -> tuple[Model, str]:
-    """Build the network ``name`` for the operator of several ranks, or of a periodic grid; collective.
+    """Build a network for the operator of several ranks, or of a periodic grid; collective.
 
     Parameters
     ----------
-    name
-        Of the model.
+    choice
+        What the options say.
     operator
         The local rows.
     comm
         mpi4py communicator, or None: one rank.
-    threads
-        Of the kernels on this rank.
-    gathered
-        Levels with at most so many cells go to one rank.
     tag, event
         Of the messages: their tag, and a context manager that logs their time.
 
@@ -105,19 +133,40 @@ def build_distributed_model(
     from consolve.learned.transfer import Traffic
 
     with together(comm):
-        weights, line = _load(name, operator.ndim)
+        of_dcdm = is_dcdm(choice.name)
+    if of_dcdm if comm is None else all(comm.allgather(of_dcdm)):
+        one = (choice.threads, choice.precision, choice.device)
+        gathered = GatheredDCDM(
+            operator, comm, lambda whole, cells: build_dcdm(choice.name, whole, cells, *one)
+        )
+        return gathered, gathered.line
+    with together(comm):
+        weights, line = _load(choice, operator.ndim)
     try:
-        return DistributedMultilevel(operator, weights, comm, threads, gathered, Traffic(tag, event)), line
+        model = DistributedMultilevel(
+            operator, weights, comm, choice.threads, choice.gathered_cells, Traffic(tag, event)
+        )
     except UnservedGrid as error:
         raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
+    return model, line
 
 
-def _load(name: str, ndim: int) -> tuple[Any, str]:
+def _load(choice: Choice, ndim: int) -> tuple[Any, str]:
     from consolve.learned.weights import load_weights
 
-    weights = load_weights(DEFAULT if name == "auto" else name, ndim)
-    line = f"{DEFAULT if name == 'auto' else name}, {weights.parameters} parameters, weights {weights.digest}"
-    return weights, line
+    name = DEFAULT if choice.name == "auto" else choice.name
+    for option, value, only in (
+        ("precision", choice.precision, ("auto", "float32")),
+        ("device", choice.device, ("cpu",)),
+    ):
+        if value not in only:
+            raise OptionError(
+                f"-pc_cnn_{option} {value} is for the networks that run in torch (-pc_cnn_model "
+                f"{', '.join(SHIPPED)}, or a file made by 'consolve train dcdm'), not for {name!r}: leave "
+                "the option out, or choose such a model"
+            )
+    weights = load_weights(name, ndim)
+    return weights, f"{name}, {weights.parameters} parameters, weights {weights.digest}"
 
 
 def cycle_flops(model: Model) -> float:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from consolve.pde import GridOperator
 from consolve.solvers import events
 from consolve.solvers.closed_components import ClosedComponents
+from consolve.solvers.device_vectors import shared_tensors
 from consolve.solvers.errors import MatrixError
 from consolve.solvers.matrices import closed_group
-from consolve.solvers.models import Model, build_distributed_model, build_model, cycle_flops
+from consolve.solvers.models import Choice, Model, build_distributed_model, build_model, cycle_flops
 from consolve.solvers.petsc import PETSc, call, handle
 from consolve.solvers.stencil import Stencil
 
@@ -50,10 +51,8 @@ class Network:
         self._built_as: tuple[Any, ...] | None = None
         self._projected: NDArray[np.float64] = np.empty(0)
 
-    def set_up(
-        self, pc: PETSc.PC, comm: Any, stencil: Stencil, name: str, threads: int, gathered: int
-    ) -> None:
-        """Build, or update, the model ``name`` for a matrix; collective.
+    def set_up(self, pc: PETSc.PC, comm: Any, stencil: Stencil, choice: Choice) -> None:
+        """Build, or update, the model that was chosen for a matrix; collective.
 
         Parameters
         ----------
@@ -63,8 +62,8 @@ class Network:
             mpi4py communicator, or None: one rank.
         stencil
             What the local rows say.
-        name, threads, gathered
-            Model, threads of this rank, and cells up to which a level goes to one rank.
+        choice
+            What the options say.
         """
         operator, rows = stencil.operator, stencil.grid.cells.size
         assert operator is not None
@@ -72,7 +71,7 @@ class Network:
         unknowns = int(np.count_nonzero(operator.active))
         totals = (unknowns, rows) if comm is None else comm.allreduce(np.array([unknowns, rows]))
         self.unknowns, self.rows = int(totals[0]), int(totals[1])
-        built_as = name, threads, gathered, serial, stencil.grid.shape, stencil.grid.periodic
+        built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic
         self.components = None
         if self.unknowns == 0:
             self._forget()
@@ -81,12 +80,12 @@ class Network:
             self._forget()  # its memory is free before the next is built
             if isinstance(operator, GridOperator):
                 cells = stencil.grid.cells.astype(np.int32, copy=False)
-                self._model, self.weights_line = build_model(name, operator, cells)
+                self._model, self.weights_line = build_model(choice, operator, cells)
             else:
                 tag = ctypes.c_int(0)
                 call("PetscObjectGetNewTag", handle(pc), ctypes.byref(tag))
                 self._model, self.weights_line = build_distributed_model(
-                    name, operator, comm, threads, gathered, tag.value, events.CNN_HALO
+                    choice, operator, comm, tag.value, events.CNN_HALO
                 )
             self._built_as = built_as
         else:
@@ -124,6 +123,27 @@ class Network:
             self.components.remove(target, target)
         return source
 
+    def apply_on_device(self, r: PETSc.Vec, z: PETSc.Vec) -> bool:
+        """z = M r where model and vectors are on a GPU, without a copy to the host.
+
+        Returns
+        -------
+        False if that cannot be: then nothing has been done.
+        """
+        model: Any = self._model
+        device = getattr(model, "device", None)
+        if device is None or device.type != "cuda" or self.components is not None:
+            return False
+        tensors = shared_tensors(r, z)
+        if tensors is None:
+            return False
+        import torch
+
+        torch.cuda.synchronize()  # PETSc and torch may use streams of their own
+        model.apply_tensors(*tensors)
+        torch.cuda.synchronize()
+        return True
+
     def _forget(self) -> None:
         self.close()
         self._model, self._built_as, self.flops = None, None, 0.0
@@ -132,6 +152,11 @@ class Network:
         """Let go of what is not memory."""
         if self._model is not None:
             self._model.close()
+
+    @property
+    def is_linear(self) -> bool:
+        """False where M is nonlinear: many Krylov methods then go astray."""
+        return bool(getattr(self._model, "is_linear", True))
 
     @property
     def model(self) -> Model | None:

@@ -4,7 +4,8 @@
 option                    default        meaning
 ========================  =============  ===========================================================
 -pc_cnn_model NAME|FILE   auto           network: auto, multilevel (learned), mg (its classical
-                                         twin), or a weights file
+                                         twin), dcdm, dcdm-deep (nonlinear, in torch, for flexible
+                                         methods such as dcd), or a weights file
 -pc_cnn_grid NX,NY[,NZ]   from the DMDA  rows number all cells of this grid, x fastest; the fastest
                                          index comes first
 -pc_cnn_mask FILE         none           rows number the fluid cells of this image (.npy, .npz,
@@ -13,6 +14,9 @@ option                    default        meaning
                                          shared among the ranks of a machine
 -pc_cnn_gathered_cells N  32768          on several ranks: levels with at most so many cells go to
                                          one of them
+-pc_cnn_precision NAME    auto           of networks in torch: float32, bfloat16, or auto, which is
+                                         float32
+-pc_cnn_device NAME       cpu            of networks in torch: cpu, cuda, or cuda:N
 ========================  =============  ===========================================================
 """
 
@@ -34,13 +38,14 @@ from consolve.solvers.closed_components import ClosedComponents
 from consolve.solvers.collective import together
 from consolve.solvers.errors import MatrixError
 from consolve.solvers.grid_map import find_grid
-from consolve.solvers.models import Model, check_model_name
+from consolve.solvers.models import Choice, Model, check_model_name
 from consolve.solvers.network import Network, default_threads, mpi_communicator
 from consolve.solvers.options import read_options
 from consolve.solvers.petsc import PETSc, call, handle, reported
 from consolve.solvers.presolve import (
     check_system,
     claims_convergence,
+    refuse_linear_methods,
     start_with_boundary_values,
     warn_of_method,
 )
@@ -54,6 +59,9 @@ GATHERED_CELLS = 32_768
 class PCCNN:
     """Python context of the PC type ``cnn``: z = M r, with M linear, symmetric and positive definite.
 
+    The networks of the deep conjugate direction method are homogeneous only, M(s r) = s M r for s > 0: with
+    them, methods other than ``presolve.FLEXIBLE_METHODS`` are refused.
+
     M is the network's on the coupled rows of the matrix, and 1 / a_ii on rows without couplings.  On a
     singular operator both r and z lose their mean over each closed component (and the part in a null space
     that is attached to the matrix), so that M stays symmetric and maps into the range.
@@ -63,7 +71,7 @@ class PCCNN:
 
     Attributes
     ----------
-    model, grid, mask, threads, gathered_cells
+    model, grid, mask, threads, gathered_cells, precision, device
         As the options ``-pc_cnn_*``; a change takes effect at the next ``setUp``.
     coordinates
         (local rows, dim), from PCSetCoordinates.
@@ -77,6 +85,7 @@ class PCCNN:
         self.mask: str | Path | None = None
         self.threads: int | None = None
         self.gathered_cells = GATHERED_CELLS
+        self.precision, self.device = "auto", "cpu"
         self.coordinates: NDArray[np.float64] | None = None
         self._served = Network()
         self.setups = 0
@@ -153,8 +162,9 @@ class PCCNN:
         with together(self._comm):
             check_model_name(self.model)
         threads = self.threads or default_threads()
+        choice = Choice(self.model, threads, self.gathered_cells, self.precision, self.device)
         with limited_to(threads):
-            self._served.set_up(pc, self._comm, stencil, self.model, threads, self.gathered_cells)
+            self._served.set_up(pc, self._comm, stencil, choice)
         self._stencil = replace(stencil, operator=None)  # its arrays have done their work
         self.setups += 1
 
@@ -162,6 +172,8 @@ class PCCNN:
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Refuse systems that a Krylov method would report as solved, or not solve, without a word of why."""
         if self._stencil is not None and claims_convergence(ksp):
+            if not self._served.is_linear:
+                refuse_linear_methods(ksp)
             warn_of_method(ksp)
             check_system(b, self._stencil, self._served, self._null_space is not None, self._comm)
             self._gave_guess = start_with_boundary_values(ksp, b, x, self._stencil)
@@ -187,6 +199,10 @@ class PCCNN:
 
     @reported
     def applyTranspose(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
+        if not self._served.is_linear:
+            raise NotImplementedError(
+                f"the network {self.model} is nonlinear and has no transpose: use dcd, fcg or fgmres"
+            )
         self.apply(pc, r, z)
 
     @reported
@@ -202,8 +218,12 @@ class PCCNN:
         stencil = self._stencil
         if stencil is None:
             raise RuntimeError("PC cnn is applied before setUp")
-        source, target = r.array_r, z.array_w
         with events.CNN_APPLY, limited_to(self.threads or default_threads()):
+            if not stencil.diagonal_rows.size and self._served.apply_on_device(r, z):
+                if stencil.sign < 0:
+                    z.scale(-1.0)
+                return
+            source, target = r.array_r, z.array_w
             source = self._served.apply(source, target)
             if stencil.sign < 0:
                 np.negative(target, out=target)
@@ -237,6 +257,9 @@ class PCCNN:
             yield f"model {self.model}, without unknowns to work on"
             return
         yield f"model {network.weights_line}"
+        how = getattr(network.model, "description", "")
+        if how:
+            yield f"in torch, {how}{', all rows on the first rank' if ranks > 1 else ''}"
         yield f"memory {network.model.bytes / 2**20:.2f} MiB{' on the first rank' if ranks > 1 else ''}"
         holders = getattr(network.model, "ranks", None)
         for number, level in enumerate(network.model.levels):

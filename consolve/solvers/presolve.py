@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from consolve.solvers.collective import raise_together
-from consolve.solvers.errors import InconsistentRightHandSide
+from consolve.solvers.errors import InconsistentRightHandSide, OptionError
 from consolve.solvers.network import Network
 from consolve.solvers.petsc import PETSc
 from consolve.solvers.stencil import Stencil
@@ -36,6 +36,11 @@ TOLERANT_METHODS = frozenset(
 )
 """KSP types whose residual stays true although single precision rounds M r."""
 
+FLEXIBLE_METHODS = frozenset(
+    ("dcd", "fcg", "pipefcg", "fgmres", "pipefgmres", "gcr", "pipegcr", "richardson", "preonly", "python")
+)
+"""KSP types that take a nonlinear preconditioner; a program's own type ``python`` is trusted to."""
+
 
 def claims_convergence(ksp: PETSc.KSP) -> bool:
     """False for a smoother, a part of a preconditioner, or the inner KSP by which Chebyshev estimates
@@ -53,6 +58,24 @@ def warn_of_method(ksp: PETSc.KSP) -> None:
             f"in single precision: at rtol {rtol:g} it may stop with a true residual of about 1e-6; use "
             "cg, fgmres or dcd",
             stacklevel=3,
+        )
+
+
+def refuse_linear_methods(ksp: PETSc.KSP) -> None:
+    """Refuse methods whose short recurrences hold for a linear preconditioner only.
+
+    Raises
+    ------
+    OptionError
+        On all ranks.
+    """
+    kind = ksp.getType()
+    if kind not in FLEXIBLE_METHODS:
+        prefix = ksp.getOptionsPrefix() or ""
+        raise OptionError(
+            f"-{prefix}ksp_type {kind} needs a linear preconditioner, and the network of this -pc_type cnn "
+            "is nonlinear, so that it would stall or end at a wrong solution: use "
+            f"-{prefix}ksp_type dcd, fcg or fgmres, or a linear network (-{prefix}pc_cnn_model multilevel)"
         )
 
 

@@ -1,0 +1,198 @@
+"""The networks of the deep conjugate direction method as models of PC ``cnn``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from consolve.learned.dcdm_weights import SHIPPED, is_dcdm_file, load_dcdm_weights
+from consolve.pde import GridOperator
+from consolve.pde.row_operator import RowOperator
+from consolve.solvers.collective import together
+from consolve.solvers.errors import OptionError
+
+
+def is_dcdm(name: str) -> bool:
+    """True if the model is one of these networks: by its name, or by what its file holds."""
+    return name in SHIPPED or is_dcdm_file(name)
+
+
+def build_dcdm(
+    name: str,
+    operator: GridOperator,
+    cells: NDArray[np.integer],
+    threads: int,
+    precision: str,
+    device: str,
+) -> tuple[Any, str]:
+    """The network ``name`` for the operator of one process.
+
+    Returns
+    -------
+    A DCDMPreconditioner, and one line that names its weights.
+
+    Raises
+    ------
+    OptionError
+        If torch cannot be imported, or the device is not there.
+    WeightsError
+        If the weights cannot be loaded.
+    """
+    weights = load_dcdm_weights(name, operator.ndim)
+    try:
+        from consolve.learned.dcdm_inference import DCDMPreconditioner, checked_device
+    except ImportError as error:
+        raise OptionError(
+            f"-pc_cnn_model {name}: this network runs in torch, which cannot be imported ({error}): "
+            "pip install 'consolve[train]', or use -pc_cnn_model multilevel, which needs no torch"
+        ) from None
+    try:
+        checked_device(device)
+    except ValueError as error:
+        raise OptionError(f"-pc_cnn_device {device}: {error}") from None
+    line = f"{name}, {weights.parameters} parameters, weights {weights.digest}"
+    return DCDMPreconditioner(operator, weights, cells, threads, precision, device), line
+
+
+class GatheredDCDM:
+    """One network on the first rank for the rows of all ranks; for periodic grids too.
+
+    Each application gathers r and scatters z.  The network knows nothing of periodic axes: it sees zeros
+    beyond both of their ends.
+
+    Parameters
+    ----------
+    operator
+        The local rows.
+    comm
+        mpi4py communicator, or None: one rank.
+    build
+        Makes the model and its line from an operator and the cell of each row, on the first rank.
+
+    Attributes
+    ----------
+    line
+        Names the weights.
+    is_linear
+        As of the network.
+    group, group_size
+        See ``Model``.
+    """
+
+    levels: tuple[()] = ()
+
+    def __init__(
+        self,
+        operator: RowOperator,
+        comm: Any,
+        build: Callable[[GridOperator, NDArray[np.integer]], tuple[Any, str]],
+    ) -> None:
+        self._comm, self._build = comm, build
+        self._first: Any = None
+        self.cells = operator.cells
+        self.line, self.is_linear, self.bytes, self.description = "", False, 0, ""
+        self.group: NDArray[np.int32] | None = None
+        self.group_size: NDArray[np.int64] = np.empty(0, np.int64)
+        self.update(operator)
+
+    def update(self, operator: RowOperator) -> None:
+        """Take a changed operator; the network stays as it is.  Collective."""
+        self._counts = [operator.rows] if self._comm is None else self._comm.allgather(operator.rows)
+        cells, active = self._gather(operator.cells), self._gather(operator.active.astype(np.uint8))
+        faces = [self._gather(face) for face in operator.face_coefficient]
+        dirichlet = self._gather(operator.dirichlet)
+        group, facts = np.empty(0, np.int32), None
+        with together(self._comm):
+            if cells is not None:
+                whole, wrapped = grid_of_rows(operator.shape, cells, faces, dirichlet, active)
+                if self._first is None:
+                    self._first, self.line = self._build(whole, cells)
+                else:
+                    self._first.cells = cells
+                    self._first.update(whole)
+                group = closed_components(whole, wrapped)[cells]
+                size = np.bincount(group[group >= 0])
+                facts = self.line, self._first.is_linear, self._first.bytes, self._first.description, size
+        if self._comm is not None:
+            facts = self._comm.bcast(facts)
+        assert facts is not None
+        self.line, self.is_linear, self.bytes, self.description, self.group_size = facts
+        own = self._scatter(group, np.int32)
+        self.group = own if self.group_size.size else None
+
+    def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:
+        """z = |r| f(r / |r|), |r| over all ranks; collective."""
+        source = self._gather(r)
+        target = np.empty(0) if source is None else np.empty(source.size)
+        with together(self._comm):
+            if source is not None:
+                self._first.apply(source, target)
+        z[:] = self._scatter(target, np.float64)
+
+    def _gather(self, values: NDArray) -> Any:
+        """The values of all ranks on the first, None on the others."""
+        if self._comm is None:
+            return values
+        values = np.ascontiguousarray(values)
+        whole = np.empty(sum(self._counts), values.dtype) if self._comm.rank == 0 else None
+        self._comm.Gatherv(values, None if whole is None else [whole, self._counts])
+        return whole
+
+    def _scatter(self, whole: NDArray, dtype: type[np.generic]) -> NDArray:
+        """Each rank's part of what the first rank holds."""
+        if self._comm is None:
+            return whole
+        own = np.empty(self._counts[self._comm.rank], dtype)
+        self._comm.Scatterv([whole, self._counts] if self._comm.rank == 0 else None, own)
+        return own
+
+    def close(self) -> None:
+        """Nothing but memory is held."""
+
+
+def grid_of_rows(
+    shape: tuple[int, ...],
+    cells: NDArray[np.int64],
+    faces: list[NDArray[np.float64]],
+    dirichlet: NDArray[np.float64],
+    active: NDArray[np.uint8],
+) -> tuple[GridOperator, list[NDArray[np.float64]]]:
+    """The operator on all cells without the faces from last to first cells, and these: one array per axis,
+    of the shape of the grid without the axis."""
+
+    def spread(values: NDArray) -> NDArray:
+        grid = np.zeros(int(np.prod(shape)), values.dtype)
+        grid[cells] = values
+        return grid.reshape(shape)
+
+    volumes, wrapped = [spread(face) for face in faces], []
+    for axis, volume in enumerate(volumes):
+        last = np.moveaxis(volume, axis, 0)[-1]
+        wrapped.append(last.copy())
+        last[...] = 0
+    return GridOperator(tuple(volumes), spread(dirichlet), spread(active.astype(np.bool_))), wrapped
+
+
+def closed_components(operator: GridOperator, wrapped: list[NDArray[np.float64]]) -> NDArray[np.int32]:
+    """Number of each cell's closed component, -1 for cells of none; shape (cells,).
+
+    Parameters
+    ----------
+    operator, wrapped
+        As from ``grid_of_rows``.
+    """
+    labels, closed = operator.components
+    edges = [np.empty((2, 0), np.int64)]
+    for axis, face in enumerate(wrapped):
+        layers = np.moveaxis(labels, axis, 0)
+        edges.append(np.stack([layers[-1][face > 0], layers[0][face > 0]]).astype(np.int64))
+    pairs = np.concatenate(edges, axis=1)
+    graph = sp.coo_matrix((np.ones(pairs.shape[1]), tuple(pairs)), (closed.size, closed.size))
+    count, joined = sp.csgraph.connected_components(graph, directed=False)
+    is_open = np.bincount(joined, ~closed, minlength=count) > 0
+    number = np.where(is_open, -1, np.cumsum(~is_open) - 1)[joined]
+    return np.append(number, -1).astype(np.int32)[labels.reshape(-1)]
