@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,6 @@ def wave(
     validation: str,
     out: str,
     compression: float | None,
-    seed: int,
     device: str,
     resume: bool,
     teacher: str | None,
@@ -140,22 +140,111 @@ def wave(
     torchrun, each process takes its share of every batch.
     """
     _check_start(out)
-    from consolve.learned.wave_runs import ForeignOption, processes, wave_training
+    from consolve.learned.wave_runs import wave_training
 
-    for option, read in (("data", data), ("validation", validation), ("teacher", teacher)):
-        if read is not None and Path(read).resolve() == Path(out).resolve():
-            raise click.UsageError(f"--out and --{option} are the same file {out!r}")
-
-    command = _command()
+    _check_apart(out, data=data, validation=validation, teacher=teacher)
     chosen = {name: value for name, value in given.items() if value is not None and value is not False}
+
+    def make() -> Any:
+        return nullcontext(
+            wave_training(
+                network, data, validation, out, compression, teacher,
+                device=device, resume=resume, command=_command(), **chosen,
+            )
+        )  # fmt: skip
+
+    weights = _train(make, device)
+    if weights is not None:
+        print_result(
+            f"{out}: {weights.network}, {weights.layer}, {weights.parameters} parameters, "
+            f"weights {weights.digest}",
+            f"validation: {weights.record['scores']}",
+        )
+
+
+@train.command()
+@click.option("--data", metavar="FILE.h5", help="Training set, by 'consolve data ritz'.")
+@click.option(
+    "--validation", metavar="FILE.h5", help="Validation set.  [default: the last 5 % of --data, held out]"
+)
+@click.option(
+    "--out", metavar="FILE.h5", required=True, help="Weights; checkpoint, log, plot, card beside it."
+)
+@click.option(
+    "--loss",
+    type=click.Choice(["ritz", "unrolled"]),
+    default="ritz",
+    show_default=True,
+    help="ritz: as published, on --data; unrolled: through steps of the method, on random domains.",
+)
+@click.option("--dim", type=click.Choice(["2", "3"]), help="Dimension.  [default: that of --data]")
+@click.option(
+    "--network", type=click.Choice(["dcdm", "dcdm-deep"]), default="dcdm", show_default=True,
+    help="dcdm: as published.",
+)  # fmt: skip
+@click.option("--variant", type=click.Choice(["64", "128"]), help="Published size.  [default: 64]")
+@click.option("--image", is_flag=True, help="Active cells and Dirichlet parts go in as further channels.")
+@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps.  [default: 10000]")
+@click.option("--batch", type=click.IntRange(min=1), help="Samples in each.  [default: 10; unrolled: 6]")
+@click.option("--rate", type=Positive(), help="Peak learning rate.  [default: adam 1e-3, muon 4e-3]")
+@click.option(
+    "--optimiser", type=click.Choice(["adam", "muon"]), default="adam", show_default=True,
+    help="adam: as published.",
+)  # fmt: skip
+@click.option("--unrolled", type=click.IntRange(min=1), help="Unrolled: steps of the method.  [default: 4]")
+@click.option(
+    "--warm-up",
+    type=click.IntRange(min=0),
+    help="Unrolled: most steps before, without gradient.  [default: 0]",
+)
+@click.option(
+    "--cells", type=click.IntRange(min=8), help="Unrolled: mean cells along an axis.  [default: 64; 3D: 24]"
+)
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many validations without gain.")
+@click.option("--amp", is_flag=True, help="Convolutions of the training in bfloat16.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint beside --out.")
+def dcdm(out: str, dim: str | None, variant: str | None, device: str, resume: bool, **given: Any) -> None:
+    """A network of the deep conjugate direction method: on Ritz data, or through the iteration itself.
+
+    Ctrl-C writes a checkpoint; the same command with --resume goes on from it, to the same result.  Under
+    torchrun, each process takes its share of every batch.
+    """
+    _check_start(out)
+    from consolve.learned.dcdm_runs import dcdm_training
+
+    _check_apart(out, data=given["data"], validation=given["validation"])
+    chosen = {name: value for name, value in given.items() if value is not None and value is not False}
+    if variant is not None:
+        chosen["variant"] = int(variant)
+
+    def make() -> Any:
+        return dcdm_training(
+            out=out, dim=None if dim is None else int(dim), device=device, resume=resume,
+            command=_command(), **chosen,
+        )  # fmt: skip
+
+    weights = _train(make, device)
+    if weights is not None:
+        settings = weights.settings
+        print_result(
+            f"{out}: {settings.network}, {settings.ndim}D, {weights.parameters} parameters, "
+            f"weights {weights.digest}",
+            f"validation: {weights.record['scores']}",
+        )
+
+
+def _train(make: Callable[[], Any], device: str) -> Any:
+    """The weights that a run ends with, None in processes that do not report; `make` gives its context."""
+    from consolve.learned.training_processes import processes
+    from consolve.learned.training_settings import ForeignOption
+
     with ExitStack() as stack:
         first = stack.enter_context(processes(device))
         line = stack.enter_context(progress()) if first else Progress(None)
         try:
-            run = wave_training(
-                network, data, validation, out, compression, teacher,
-                seed=seed, device=device, resume=resume, command=command, **chosen,
-            )  # fmt: skip
+            run = stack.enter_context(make())
         except ForeignOption as error:
             raise click.UsageError(str(error)) from error
         line.start("training")
@@ -167,12 +256,14 @@ def wave(
             )
 
         weights = run.run(report)
-    if first:
-        print_result(
-            f"{out}: {weights.network}, {weights.layer}, {weights.parameters} parameters, "
-            f"weights {weights.digest}",
-            f"validation: {weights.record['scores']}",
-        )
+    return weights if first else None
+
+
+def _check_apart(out: str, **read: str | None) -> None:
+    """Refuse an output that is one of the files to read."""
+    for option, path in read.items():
+        if path is not None and Path(path).resolve() == Path(out).resolve():
+            raise click.UsageError(f"--out and --{option} are the same file {out!r}")
 
 
 def _check_start(out: str) -> None:

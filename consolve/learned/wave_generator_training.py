@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from consolve.learned.training_record import digest_of
 from consolve.learned.wave_generator import TorchGenerator
-from consolve.learned.wave_record import digest_of, domain_of
+from consolve.learned.wave_record import domain_of
 from consolve.learned.wave_training import WaveTraining, WaveTrainingSettings
 from consolve.learned.wave_weights import GeneratorSettings
 from consolve.pde.wave_data import WaveData

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from consolve.learned.training_record import digest_of
 from consolve.learned.wave_medium import medium_channels
 from consolve.learned.wave_propagator import TorchPropagator
-from consolve.learned.wave_record import digest_of, domain_of
+from consolve.learned.wave_record import domain_of
 from consolve.learned.wave_residual import wave_residual
 from consolve.learned.wave_training import WaveTraining, WaveTrainingSettings
 from consolve.learned.wave_weights import PropagatorSettings, WaveWeights, load_wave_weights

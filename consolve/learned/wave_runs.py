@@ -1,39 +1,18 @@
-"""From the options of ``consolve train wave`` to a training run, alone or under ``torchrun``."""
+"""From the options of ``consolve train wave`` to a training run."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
 
-import torch.distributed as distributed
-
 from consolve.learned.separable import rank_for
+from consolve.learned.training_settings import ForeignOption
 from consolve.learned.wave_generator_training import GeneratorTraining, generator_settings
 from consolve.learned.wave_propagator_training import PropagatorTraining, PropagatorTrainingSettings
 from consolve.learned.wave_record import check_apart
 from consolve.learned.wave_training import WaveTraining, WaveTrainingSettings
 from consolve.learned.wave_weights import GeneratorSettings, PropagatorSettings
 from consolve.pde.wave_data import WaveData
-
-
-class ForeignOption(TypeError):
-    """An option that the network does not have."""
-
-
-@contextmanager
-def processes(device: str) -> Iterator[bool]:
-    """Joins the processes of ``torchrun``, if there are any; True in the one that writes and reports."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield True
-        return
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield distributed.get_rank() == 0
-    finally:
-        distributed.destroy_process_group()
 
 
 def compressed_ranks(shapes: list[tuple[int, ...]], compression: float) -> tuple[int, ...]:

@@ -14,12 +14,11 @@ torch = pytest.importorskip("torch")
 
 from wave_training_runs import SMALL, rows, small_training, write_sets  # noqa: E402
 
-from consolve.learned import wave_training  # noqa: E402
+from consolve.learned import training_run  # noqa: E402
 from consolve.learned.muon import Muon  # noqa: E402
-from consolve.learned.training_record import interrupts_deferred  # noqa: E402
+from consolve.learned.training_record import digest_of, interrupts_deferred  # noqa: E402
+from consolve.learned.training_run import TrainingDiverged  # noqa: E402
 from consolve.learned.wave_propagator_training import PropagatorTraining  # noqa: E402
-from consolve.learned.wave_record import digest_of  # noqa: E402
-from consolve.learned.wave_training import TrainingDiverged  # noqa: E402
 from consolve.learned.wave_weights import load_wave_weights  # noqa: E402
 from consolve.pde.wave_data import WaveData  # noqa: E402
 
@@ -80,10 +79,10 @@ class Interrupts:
 
     def __init__(self, monkeypatch, at):
         self.calls, self.at = 0, at
-        run = wave_training.WaveTraining
+        run = training_run.TrainingRun
         for owner, name in (
             (run, "_judge_if_due"), (run, "_save_checkpoint"), (run, "_rate"), (run, "_score"),
-            (wave_training.TrainingLog, "append"), (PropagatorTraining, "_loss"),
+            (training_run.TrainingLog, "append"), (PropagatorTraining, "_loss"),
             (PropagatorTraining, "_validate"), (Muon, "step"), (torch, "save"), (os, "replace"),
         ):  # fmt: skip
             self.wrap(monkeypatch, owner, name)

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from wave_training_runs import SHORT, SMALL, small_training, write_sets  # noqa: E402
 
+from consolve.learned.training_settings import ForeignOption  # noqa: E402
 from consolve.learned.wave_generator_training import GeneratorTraining, generator_settings  # noqa: E402
 from consolve.learned.wave_propagator_training import (  # noqa: E402
     PropagatorTraining,
@@ -20,7 +21,6 @@ from consolve.learned.wave_propagator_training import (  # noqa: E402
     relative_vrmse,
 )
 from consolve.learned.wave_record import check_apart  # noqa: E402
-from consolve.learned.wave_runs import ForeignOption  # noqa: E402
 from consolve.learned.wave_runs import wave_training as training_of  # noqa: E402
 from consolve.learned.wave_training import WaveTrainingSettings  # noqa: E402
 from consolve.learned.wave_weights import load_wave_weights  # noqa: E402

@@ -1,0 +1,63 @@
+"""From the options of ``consolve train dcdm`` to a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from typing import Any
+
+from consolve.learned.dcdm_training import RATES, DCDMTraining, DCDMTrainingSettings, RitzTraining
+from consolve.learned.dcdm_unrolled import CELLS, UnrolledTraining, UnrolledTrainingSettings
+from consolve.learned.dcdm_weights import DCDMSettings
+from consolve.learned.training_settings import ForeignOption
+from consolve.pde.ritz_data import RitzData
+
+
+@contextmanager
+def dcdm_training(
+    loss: str,
+    out: str,
+    dim: int | None = None,
+    data: str | None = None,
+    validation: str | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    command: str = "",
+    **chosen: Any,
+) -> Iterator[DCDMTraining]:
+    """The run for these options, its data sets open; `chosen` are fields of both settings.
+
+    Raises
+    ------
+    ForeignOption
+        For an option that the loss does not have, or one that it needs and did not get.
+    """
+    own = {f.name for f in fields(DCDMSettings)} & set(chosen)
+    training: Any = DCDMTrainingSettings if loss == "ritz" else UnrolledTrainingSettings
+    given = {"data": data, "validation": validation}
+    foreign = set(chosen) - own - {f.name for f in fields(training)}
+    if loss != "ritz":
+        foreign |= {name for name, value in given.items() if value is not None}
+    if foreign:
+        raise ForeignOption(f"--{min(foreign).replace('_', '-')} is not an option of --loss {loss}")
+    sizes = {name: chosen[name] for name in own}
+    rest = {name: value for name, value in chosen.items() if name not in own}
+    rest.setdefault("rate", RATES[rest.get("optimiser", "adam")])
+    options: dict[str, Any] = {"device": device, "resume": resume, "command": command}
+    with ExitStack() as stack:
+        if loss == "ritz":
+            if data is None:
+                raise ForeignOption("--loss ritz needs --data, a file made by 'consolve data ritz'")
+            first, second = (
+                stack.enter_context(RitzData(path)) if path is not None else None
+                for path in (data, validation)
+            )
+            assert first is not None
+            settings = DCDMSettings(dim or first.operator.ndim, **sizes)
+            yield RitzTraining(settings, training(**rest), first, out, second, **options)
+        else:
+            if dim is None:
+                raise ForeignOption("--loss unrolled needs --dim")
+            rest.setdefault("cells", CELLS[dim])
+            yield UnrolledTraining(DCDMSettings(dim, **sizes), training(**rest), out, **options)
