@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
+from consolve.learned.dcdm_weights import SHIPPED, is_dcdm_file
 from consolve.learned.distributed import DistributedMultilevel
 from consolve.learned.hierarchy import LevelFacts
 from consolve.learned.multilevel import MultilevelPreconditioner
@@ -50,6 +51,11 @@ class Preconditioner(LinearOperator):
         model: str,
         threads: int | None,
     ) -> None:
+        if model in SHIPPED or is_dcdm_file(model):
+            raise ValueError(
+                f"model {model!r} is a nonlinear network, and SciPy's methods take M as linear: choose auto, "
+                "multilevel or mg, or solve with PETSc and -ksp_type dcd -pc_type cnn"
+            )
         self.model, self.threads, self.setups = model, _checked_threads(threads), 0
         self._given = place
         self._network: MultilevelPreconditioner | DistributedMultilevel | None = None
@@ -212,7 +218,8 @@ def aspreconditioner(
     cells
         C-order cell index of each row; with ``grid``.
     model
-        ``auto``, ``multilevel``, ``mg`` (the classical twin), or the path of a weights file.
+        ``auto``, ``multilevel``, ``mg`` (the classical twin), or the path of a weights file of such a
+        network; the networks of the deep conjugate direction method are nonlinear and refused.
     threads
         Of the kernels; default: Numba's number.
 

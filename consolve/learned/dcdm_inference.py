@@ -59,6 +59,15 @@ class DCDMPreconditioner:
     device
         ``cpu``, ``cuda`` or ``cuda:N``.
 
+    Attributes
+    ----------
+    setups
+        Times that an operator was taken.
+    is_linear
+        False, unless the network says otherwise.
+    flops
+        Of one application; 0 before the first.
+
     Raises
     ------
     ValueError
@@ -90,6 +99,7 @@ class DCDMPreconditioner:
         self.setups = 0
         self.network = prepared(network_of(weights), weights.ndim, self.device, self.dtype)
         self.is_linear = bool(getattr(self.network, "is_linear", False))
+        self.flops = 0.0
         self._input = torch.empty(0)
         self._rows: Tensor | None = None
         self._cells: Tensor | None = None
@@ -108,7 +118,7 @@ class DCDMPreconditioner:
         if self.weights.settings.image:
             inputs[0, 1:] = image_channels(operator)
         self._input = torch.from_numpy(inputs).to(self.device)
-        self._entries = cells.size
+        self._entries, self.flops = cells.size, 0.0
         active = operator.active.reshape(-1)[cells]
         rows = np.flatnonzero(active)
         of_rows = np.asarray(cells)[rows]
@@ -148,7 +158,7 @@ class DCDMPreconditioner:
             torch.div(r, size, out=residual)
         else:
             residual[self._cells] = (r / size).float()
-        with self._computing():
+        with self._computing(), nullcontext() if self.flops else self._counting():
             direction = self.network(self._input).reshape(-1)
         if self._cells is not None:
             direction = direction[self._cells]
@@ -167,6 +177,21 @@ class DCDMPreconditioner:
             lower = torch.autocast(self.device.type, self.dtype)
         with limited_to(self.threads if self.device.type == "cpu" else None), lower:
             yield
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Add up the operations of the convolutions, which are nearly all."""
+
+        def count(layer: nn.Module, _: object, result: Tensor) -> None:
+            self.flops += 2.0 * layer.weight.numel() * result[0, 0].numel()  # type: ignore[operator, union-attr]
+
+        kinds = (nn.Conv2d, nn.Conv3d, OneDNNConvolution)
+        hooks = [m.register_forward_hook(count) for m in self.network.modules() if isinstance(m, kinds)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @property
     def bytes(self) -> int:

@@ -150,6 +150,11 @@ class GatheredDCDM:
         self._comm.Scatterv([whole, self._counts] if self._comm.rank == 0 else None, own)
         return own
 
+    @property
+    def flops(self) -> float:
+        """Of one application, on this rank."""
+        return self._first.flops if self._first is not None else 0.0
+
     def close(self) -> None:
         """Nothing but memory is held."""
 

@@ -81,14 +81,17 @@ class KSPDCD:
         1 or -1: A was positive or negative definite in the last solve.
     fallbacks
         Iterations of the last solve that used the residual in place of a proposal.
+    refusals
+        Those of them in which a proposal was no direction; in the others conjugate gradients were tried.
+    trials
+        Times that the last solve went over to conjugate gradients.
     """
 
     def __init__(self) -> None:
         self.directions = 2
         self.true_residual_every = 50
-        self.fallbacks = 0
+        self.fallbacks = self.refusals = self.trials = 0
         self.sign = 1
-        self._trials = 0
         self._work: list[PETSc.Vec] = []
         self._free: list[PETSc.Vec] = []
 
@@ -128,8 +131,8 @@ class KSPDCD:
         try:
             solver.run()
         finally:
-            self.fallbacks, self._trials = solver.fallbacks, solver.safeguard.trials
-            self.sign = solver.sign
+            self.fallbacks, self.refusals = solver.fallbacks, solver.refusals
+            self.trials, self.sign = solver.safeguard.trials, solver.sign
             # The next solve takes each in the role that it had in this one: sums may depend on alignment.
             self._free = self._work[::-1]
 
@@ -144,7 +147,8 @@ class KSPDCD:
         every = self.true_residual_every or "the end only"
         viewer.printfASCII(f"  directions kept {self.directions}, true residual every {every}\n")
         viewer.printfASCII(
-            f"  last solve: {self.fallbacks} iterations along the residual, {self._trials} trials of CG\n"
+            f"  last solve: {self.fallbacks} iterations along the residual: {self.refusals} proposals "
+            f"refused, {self.fallbacks - self.refusals} in {self.trials} trials of CG\n"
         )
 
     def borrow(self, like: PETSc.Vec) -> PETSc.Vec:
@@ -171,7 +175,7 @@ class _Solve:
         self.r, self.unit = context.borrow(b), context.borrow(b)
         self.window: deque[Direction] = deque()  # newest first
         self.safeguard = Safeguard()
-        self.fallbacks = 0
+        self.fallbacks = self.refusals = 0
         self.sign = context.sign
         self.is_sign_known = False
 
@@ -257,6 +261,7 @@ class _Solve:
             self.context.keep(d, Ad)
             return self.direction(norm)
         self.fallbacks += 1
+        self.refusals += self.safeguard.trusting
         if energy > 0 and isfinite(energy):
             if negative is None or negative > -1e-8 * energy / d.dot(d):
                 self.is_sign_known = True

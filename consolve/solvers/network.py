@@ -45,7 +45,7 @@ class Network:
     def __init__(self) -> None:
         self.components: ClosedComponents | None = None
         self.unknowns = self.rows = 0
-        self.flops = 0.0
+        self._flops = 0.0
         self.weights_line = ""
         self._model: Model | None = None
         self._built_as: tuple[Any, ...] | None = None
@@ -91,7 +91,7 @@ class Network:
         else:
             self._model.cells = stencil.grid.cells
             self._model.update(operator)
-        self.flops = cycle_flops(self._model) / (1 if comm is None else comm.size)
+        self._flops = cycle_flops(self._model) / (1 if comm is None else comm.size)
         self._find_closed_components(comm, stencil)
 
     def _find_closed_components(self, comm: Any, stencil: Stencil) -> None:
@@ -146,12 +146,17 @@ class Network:
 
     def _forget(self) -> None:
         self.close()
-        self._model, self._built_as, self.flops = None, None, 0.0
+        self._model, self._built_as, self._flops = None, None, 0.0
 
     def close(self) -> None:
         """Let go of what is not memory."""
         if self._model is not None:
             self._model.close()
+
+    @property
+    def flops(self) -> float:
+        """Of one application, on this rank: an estimate."""
+        return getattr(self._model, "flops", self._flops)
 
     @property
     def is_linear(self) -> bool:
