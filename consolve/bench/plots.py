@@ -90,21 +90,21 @@ def convergence(document: dict[str, Any], path: str | Path) -> None:
     rows = [row for row in document["results"] if row.get("history")]
     with figure(path, 2, width=5.0) as (canvas, (by_iteration, by_time)):
         for number, row in enumerate(rows):
-            history, style = row["history"], _line(row["solver"], number)
+            history, style = row["history"], line_style(row["solver"], number)
             residual = [max(value, 1e-300) for value in history["residual"]]
             by_iteration.semilogy(range(len(residual)), residual, **style)
             seconds = [row["setup_s"] + value for value in history["seconds"]]
             by_time.semilogy([0, *seconds], [residual[0], *residual], **style)
         for axes in (by_iteration, by_time):
-            _mark_tolerance(axes, problem["rtol"])
+            mark_tolerance(axes, problem["rtol"])
             axes.set_ylabel("relative residual  |b − Ax| / |b|")
         by_iteration.set_xlabel("iteration")
         by_time.set_xlabel("seconds, set-up included")
-        _squeeze_long_axis(by_iteration, [len(row["history"]["residual"]) for row in rows])
-        _squeeze_long_axis(by_time, [row["total_s"] for row in rows])
+        squeeze_long_axis(by_iteration, [len(row["history"]["residual"]) for row in rows])
+        squeeze_long_axis(by_time, [row["total_s"] for row in rows])
         by_iteration.set_title(_title(problem))
         by_time.set_title(_cores(document["machine"]))
-        _legend(canvas, by_iteration)
+        legend(canvas, by_iteration)
 
 
 def residuals(
@@ -113,15 +113,15 @@ def residuals(
     """Relative residual against iteration, one line a name."""
     with figure(path, width=6.2) as (canvas, axes):
         for number, (name, history) in enumerate(histories.items()):
-            axes.semilogy([max(float(value), 1e-300) for value in history], **_line(name, number))
+            axes.semilogy([max(float(value), 1e-300) for value in history], **line_style(name, number))
         if rtol is not None:
-            _mark_tolerance(axes, rtol)
+            mark_tolerance(axes, rtol)
         axes.set_xlabel("iteration")
         axes.set_ylabel("relative residual  |b − Ax| / |b|")
         axes.set_title(title)
-        _squeeze_long_axis(axes, [len(history) for history in histories.values()])
+        squeeze_long_axis(axes, [len(history) for history in histories.values()])
         if len(histories) > 1:
-            _legend(canvas, axes)
+            legend(canvas, axes)
 
 
 def sizes(documents: Sequence[dict[str, Any]], path: str | Path) -> None:
@@ -137,7 +137,7 @@ def sizes(documents: Sequence[dict[str, Any]], path: str | Path) -> None:
                     if row["solver"] == name and row[key]
                 ]
                 if points:
-                    style = _line(name, number) | {"marker": MARKERS.get(name, "o"), "markersize": 5.5}
+                    style = line_style(name, number) | {"marker": MARKERS.get(name, "o"), "markersize": 5.5}
                     axes.loglog(*zip(*points), **style)
         iterations.set_ylabel("iterations")
         seconds.set_ylabel("seconds, set-up + solve")
@@ -146,7 +146,7 @@ def sizes(documents: Sequence[dict[str, Any]], path: str | Path) -> None:
         problem = documents[0]["problem"]
         iterations.set_title(_title(problem, with_size=False))
         seconds.set_title(_cores(documents[0]["machine"]))
-        _legend(canvas, iterations)
+        legend(canvas, iterations)
 
 
 def projections(document: dict[str, Any], path: str | Path) -> None:
@@ -155,7 +155,7 @@ def projections(document: dict[str, Any], path: str | Path) -> None:
     with figure(path, 2, width=5.0) as (canvas, (by_step, bars)):
         for number, row in enumerate(rows):
             counts = row["iterations"]
-            by_step.semilogy(range(1, len(counts) + 1), counts, **_line(row["solver"], number))
+            by_step.semilogy(range(1, len(counts) + 1), counts, **line_style(row["solver"], number))
         by_step.set_xlabel("time step")
         by_step.set_ylabel("iterations of the projection")
         problem = document["problem"]
@@ -163,7 +163,7 @@ def projections(document: dict[str, Any], path: str | Path) -> None:
         by_step.set_title(f"{problem['scene']}, {size}")
         stacked_seconds(bars, rows)
         bars.set_title(_cores(document["machine"]))
-        _legend(canvas, by_step)
+        legend(canvas, by_step)
 
 
 def stacked_seconds(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
@@ -182,7 +182,8 @@ def stacked_seconds(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     axes.set_xlabel("seconds of all projections: set-up (pale) + solve")
 
 
-def _line(solver: str, number: int) -> dict[str, Any]:
+def line_style(solver: str, number: int) -> dict[str, Any]:
+    """Label, colour and stroke that a solver's line has in every plot."""
     ours = solver in ("cnn", "dcd", "dcdm", "dcdm-deep")
     return {
         "label": solver,
@@ -202,11 +203,12 @@ def _mark_sizes(axes: Axes, documents: Sequence[dict[str, Any]]) -> None:
     axes.set_xlabel("grid, placed by unknowns")
 
 
-def _mark_tolerance(axes: Axes, rtol: float) -> None:
+def mark_tolerance(axes: Axes, rtol: float) -> None:
+    """A dashed line where a solver may stop."""
     axes.axhline(rtol, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
 
 
-def _squeeze_long_axis(axes: Axes, ends: list[float]) -> None:
+def squeeze_long_axis(axes: Axes, ends: list[float]) -> None:
     """A square-root scale where the longest line would press the others against the left edge."""
     ends = sorted(end for end in ends if end)
     if len(ends) > 1 and ends[-1] > 8 * ends[0]:
@@ -227,7 +229,8 @@ def _rounded_down(value: float) -> float:
     return float(f"{lead * power:.3g}")
 
 
-def _legend(canvas: Figure, axes: Axes) -> None:
+def legend(canvas: Figure, axes: Axes) -> None:
+    """The lines of one of the axes, named beside them all."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         canvas.legend(handles, labels, loc="outside right center", handlelength=1.8)

@@ -76,7 +76,7 @@ def inside(vertices: ArrayLike, triangles: ArrayLike, points: Sequence[ArrayLike
     vertices, triangles
         As for :func:`voxelise`.
     points
-        Increasing coordinates along each of 3 axes, any number of them.
+        Coordinates along each of 3 axes, any number of them, in any order.
 
     Returns
     -------
@@ -85,12 +85,14 @@ def inside(vertices: ArrayLike, triangles: ArrayLike, points: Sequence[ArrayLike
     Raises
     ------
     ValueError
-        As :func:`voxelise`, or if coordinates do not increase.
+        As :func:`voxelise`.
     """
     v, t = _checked(vertices, triangles)
-    x = [np.ascontiguousarray(p, np.float64).ravel() for p in points]
-    if len(x) != 3 or any(p.size == 0 or not (np.isfinite(p).all() and (np.diff(p) > 0).all()) for p in x):
-        raise ValueError("points must be finite, increasing coordinates along each of 3 axes")
+    given = [np.asarray(p, np.float64).ravel() for p in points]
+    if len(given) != 3 or any(p.size == 0 or not np.isfinite(p).all() for p in given):
+        raise ValueError("points must be finite coordinates along each of 3 axes, at least one of each")
+    order = [np.argsort(p, kind="stable") for p in given]
+    x = [p[o] for p, o in zip(given, order)]
     votes = np.zeros([p.size for p in x], np.int8)
     for axis in range(3):
         across, down = (a for a in range(3) if a != axis)
@@ -99,7 +101,7 @@ def inside(vertices: ArrayLike, triangles: ArrayLike, points: Sequence[ArrayLike
                crossings)  # fmt: skip
         odd = np.logical_xor.accumulate(crossings, axis=2)
         votes += np.moveaxis(odd, 2, axis)
-    return votes >= 2
+    return (votes >= 2)[np.ix_(*(np.argsort(o, kind="stable") for o in order))]
 
 
 @dataclass(frozen=True, eq=False)

@@ -151,6 +151,16 @@ def test_points_need_not_be_evenly_spaced():
     assert within.ravel().tolist() == [False, True, True, True, True]
 
 
+def test_points_may_come_in_any_order():
+    vertices, triangles = ball(3, 0.8, (0.1, 0.0, -0.1))
+    rng = np.random.default_rng(0)
+    x = [np.sort(rng.uniform(-1, 1, n)) for n in (9, 8, 7)]
+    orders = [rng.permutation(len(p)) for p in x]
+    shuffled = inside(vertices, triangles, [p[o] for p, o in zip(x, orders)])
+    assert np.array_equal(shuffled, inside(vertices, triangles, x)[np.ix_(*orders)])
+    assert 0 < shuffled.mean() < 1
+
+
 def test_fitted_turns_the_upward_axis_to_the_first():
     points = fitted([[0, 0, 0], [1, 2, 8.0]], (0.5, 0.25, 0.75), 0.4)
     assert np.allclose(points.mean(axis=0), (0.5, 0.25, 0.75))
@@ -206,8 +216,9 @@ def test_bad_input_is_named(vertices, triangles, shape, said):
 def test_bad_grids_are_named():
     with pytest.raises(ValueError, match="spacing"):
         voxelise(CUBE, CUBE_TRIANGLES, (4, 4, 4), spacing=0)
-    with pytest.raises(ValueError, match="increasing"):
-        inside(CUBE, CUBE_TRIANGLES, ([0, 1], [1, 0], [0, 1]))
+    for points in (([0], [0]), ([0], [], [0]), ([0], [np.inf], [0])):
+        with pytest.raises(ValueError, match="points must be"):
+            inside(CUBE, CUBE_TRIANGLES, points)
     with pytest.raises(ValueError, match="same point"):
         fitted(np.ones((3, 3)), (0, 0, 0), 1.0)
 
