@@ -5,7 +5,8 @@ Layout of a file (format version 1)
 Attributes of the root: ``consolve_dcdm_format`` (int), ``network`` (``dcdm`` or ``dcdm-deep``), ``settings``
 (JSON text of `DCDMSettings`), and for the record ``command``, ``seed``, ``data_hash``, ``revision``,
 ``domain`` and ``scores`` (JSON texts).  Datasets, float32, named as by `DCDMSettings.tensor_shapes`: a
-convolution ``NAME`` has ``NAME.weight`` (out, in, 3, 3(, 3)) and ``NAME.bias`` (out,).
+convolution ``NAME`` has ``NAME.weight`` (out, in, 3, 3(, 3)), last ones (out, in, 1, 1(, 1)), and, unless the
+network is linear in the residual, ``NAME.bias`` (out,).
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ FORMAT_VERSION = 1
 SHIPPED = ("dcdm", "dcdm-deep")
 """Networks in the package, in 2D and 3D."""
 
+ACTIVATIONS = ("relu", "gates", "none")
+"""Of `DCDMSettings`; the published network has the first."""
 PUBLISHED = {64: (4, 3, 2), 128: (6, 5, 3)}
 """Of the published variants: convolutions at full resolution, coarse pairs, pairs after the upsampling."""
 
 
 @dataclass(frozen=True)
 class DCDMSettings:
-    """Size of a network: the published one.
+    """Size of a network: the published one, or the deep one that reaches over any grid.
 
-    With ``*`` a convolution of 3^ndim taps with zero padding and bias, and every ``W`` another one::
+    ``dcdm``, with ``*`` a convolution of 3^ndim taps with zero padding and bias, each ``W`` another one::
 
         h   = W * x                                         linear, 1 to 16 channels
         h   = relu(W * h)
@@ -48,21 +51,40 @@ class DCDMSettings:
         h  += relu(W * relu(W * h))                         twice (64), 3 times (128)
         d   = w . h + b                                     per cell, 16 channels to 1
 
-    As the authors' released code builds it (design notes of the project; 97,457 parameters of variant 64 in
-    3D, 152,881 of variant 128).
+    as the authors' released code builds it: 97,457 parameters of variant 64 in 3D, 152,881 of variant 128.
+
+    ``dcdm-deep`` goes down to a grid of at most 4 cells along each axis, with the same weights on all grids
+    but the finest::
+
+        d          = w . level_0(W * x)
+        level_l(h) : h += W * (g . (W * h))                 ``pairs`` times
+                     h += gain U level_(l+1)(average of h)  U: (bi- or trilinear) upsampling
+                     h += W * (g . (W * h))                 ``pairs`` times
+        coarsest   : h += W * (W * h)                       ``pairs`` times
+
+    ``activation`` says what stands for ``g .``: ``gates``, factors 1 + network(cell image, averaged to the
+    level), so that d is linear in the residual; ``none``, 1; ``relu``, ``relu(W * relu(W * h))`` with biases
+    as published.
 
     Parameters
     ----------
     ndim
         2 or 3.
     network
-        ``dcdm``.
+        ``dcdm`` or ``dcdm-deep``.
     variant
         64 or 128: the published network for grids of about so many cells along an axis.
     width
         Channels; 16 as published.
     image
         Two further channels go in: the active cells, and the Dirichlet part over the mean face coefficient.
+        Gates need them, and only they see them; else the first convolution does.
+    activation
+        ``relu``, ``gates`` or ``none``; empty: ``relu`` for ``dcdm``, which has no other, else ``gates``.
+    pairs
+        Of ``dcdm-deep``: convolutions in twos before, and after, each coarser grid.
+    gate_width
+        Hidden channels of the networks of the gates.
     """
 
     ndim: int
@@ -70,35 +92,76 @@ class DCDMSettings:
     variant: int = 64
     width: int = 16
     image: bool = False
+    activation: str = ""
+    pairs: int = 1
+    gate_width: int = 8
 
     def __post_init__(self) -> None:
         if self.ndim not in (2, 3):
             raise WeightsError(f"ndim is {self.ndim!r}, expected 2 or 3")
         if self.network not in SHIPPED:
             raise WeightsError(f"network is {self.network!r}, expected one of {', '.join(SHIPPED)}")
+        deep = self.network == "dcdm-deep"
         if self.variant not in PUBLISHED:
             raise WeightsError(f"variant is {self.variant!r}, expected one of {sorted(PUBLISHED)}")
-        if not isinstance(self.width, int) or self.width < 1:
-            raise WeightsError(f"width must be an integer of at least 1, got {self.width!r}")
+        if not self.activation:
+            object.__setattr__(self, "activation", "gates" if deep else "relu")
+            if deep:
+                object.__setattr__(self, "image", True)
+        if self.activation not in (ACTIVATIONS if deep else ACTIVATIONS[:1]):
+            raise WeightsError(
+                f"activation of {self.network} is {self.activation!r}, expected "
+                f"{' or '.join(ACTIVATIONS if deep else ACTIVATIONS[:1])}"
+            )
+        if self.activation == "gates" and not self.image:
+            raise WeightsError("activation is 'gates', which are made from the cell image: set image")
+        for name in ("width", "pairs", "gate_width"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise WeightsError(f"{name} must be an integer of at least 1, got {value!r}")
 
     @property
     def inputs(self) -> int:
         """Channels that go in."""
         return 3 if self.image else 1
 
-    def convolutions(self) -> dict[str, tuple[int, int]]:
-        """(out, in) channels of each convolution of 3^ndim taps, by name."""
+    @property
+    def is_linear(self) -> bool:
+        """The network is linear in the residual."""
+        return self.activation != "relu"
+
+    def groups(self) -> dict[str, int]:
+        """Number of convolutions from ``width`` to ``width`` channels in each group."""
+        if self.network == "dcdm-deep":
+            return dict.fromkeys(("fine_down", "fine_up", "down", "up", "bottom"), 2 * self.pairs)
         fine, coarse, after = PUBLISHED[self.variant]
-        names = [f"fine.{k}" for k in range(fine)]
-        names += [f"coarse.{k}" for k in range(2 * coarse)] + [f"after.{k}" for k in range(2 * after)]
-        return {"first": (self.width, self.inputs), **dict.fromkeys(names, (self.width, self.width))}
+        return {"fine": fine, "coarse": 2 * coarse, "after": 2 * after}
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, (out, in_) in self.convolutions().items():
-            shapes |= {f"{name}.weight": (out, in_, *(3,) * self.ndim), f"{name}.bias": (out,)}
-        return shapes | {"last.weight": (1, self.width, *(1,) * self.ndim), "last.bias": (1,)}
+        taps, bias = (3,) * self.ndim, not self.is_linear
+        seen = 1 if self.activation == "gates" else self.inputs
+        shapes = _convolution("first", self.width, seen, taps, bias)
+        for group, count in self.groups().items():
+            for k in range(count):
+                shapes |= _convolution(f"{group}.{k}", self.width, self.width, taps, bias)
+        shapes |= _convolution("last", 1, self.width, (1,) * self.ndim, bias)
+        if self.network == "dcdm-deep":
+            shapes["gain"] = ()
+        if self.activation == "gates":
+            hidden, ones = self.gate_width, (1,) * self.ndim
+            for group in ("fine_gates", "gates"):
+                shapes |= _convolution(f"{group}.0", hidden, 2, taps, True)
+                shapes |= _convolution(f"{group}.2", hidden, hidden, taps, True)
+                shapes |= _convolution(f"{group}.4", 2 * self.pairs * self.width, hidden, ones, True)
+        return shapes
+
+
+def _convolution(
+    name: str, outputs: int, inputs: int, taps: tuple[int, ...], bias: bool
+) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (outputs, inputs, *taps)}
+    return shapes | {f"{name}.bias": (outputs,)} if bias else shapes
 
 
 @dataclass(frozen=True)
