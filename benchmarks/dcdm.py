@@ -41,7 +41,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 SOLVER_NAMES = ("cg", "icc", "dpcg", "dpcg-ritz", "dcdm", "dcdm-deep", "dcd", "cnn", "hypre")
 NETWORKS = ("dcdm", "dcdm-deep")
 SIZES = {2: (64, 128, 256), 3: (64, 128)}
-FRAMES = {2: (10, 30, 60), 3: (5, 10, 20)}
+FRAMES = {2: (10, 30, 60), 3: (5, 15, 30)}
 TOLERANCES = (1e-4, 1e-6)
 LARGE = 1_000_000
 
@@ -104,10 +104,11 @@ def arguments() -> argparse.Namespace:
     add("--solver", action="append", help=f"default {' '.join(SOLVER_NAMES)}; or 'LABEL=PETSC OPTIONS'")
     add("--model", action="append", default=[], metavar="NAME=FILE",
         help="weights of dcdm, dcdm-deep or a further solver of this name; once a dimension")  # fmt: skip
-    add("--frames", type=int, nargs="+", help="time steps; default 10 30 60 in 2D, 5 10 20 in 3D")
+    add("--frames", type=int, nargs="+", help="time steps; default 10 30 60 in 2D, 5 15 30 in 3D")
     add("--network-frames", type=int, default=1,
         help=f"last frames that DCDM networks solve over {LARGE:,} cells (default 1)")  # fmt: skip
     add("--network-iterations", type=int, default=500, help="bound of DCDM networks (default 500)")
+    add("--network-seconds", type=float, default=240, help="the same for each solve (default 240)")
     add("--tolerance", type=float, nargs="+", default=TOLERANCES, help="falling; default 1e-4 1e-6")
     add("--mesh", type=Path, help="of the body; default the bunny of pymeshfix")
     add("--mesh-up", type=int, choices=(0, 1, 2), default=2, help="axis of the file that points up")
@@ -242,11 +243,13 @@ def measure(case: Case, solver: Solver, path: Path, chosen: argparse.Namespace) 
     ranks, threads = (1, chosen.cores) if solver.one_rank else (chosen.cores, 1)
     options = stopping_options(chosen.tolerance[-1]) | solver.options(case.dim, ranks)
     frames = sorted(chosen.frames or FRAMES[case.dim])
+    limit = None
     if solver.one_rank:
         options["ksp_max_it"] = str(chosen.network_iterations)
+        limit = chosen.network_seconds
         if case.n**case.dim > LARGE:
             frames = frames[-chosen.network_frames :]
-    task = {
+    task: dict[str, Any] = {
         "task": "systems",
         "problem": {"dim": case.dim, "cells": [case.n] * case.dim, "tolerances": list(chosen.tolerance)},
         "files": [str(path)],
@@ -257,6 +260,7 @@ def measure(case: Case, solver: Solver, path: Path, chosen: argparse.Namespace) 
         "threads": threads,
         "repeat": chosen.repeat,
         "history": True,
+        "limit_s": limit,
         "budget_s": chosen.timeout / 2,
     }
     row: dict[str, Any] = {

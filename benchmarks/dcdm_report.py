@@ -11,7 +11,6 @@ import numpy as np
 from consolve.bench import plots
 from consolve.files import whole_file
 
-BEGIN, END = "<!-- tables: begin (written by benchmarks/dcdm.py) -->", "<!-- tables: end -->"
 Part = dict[str, Any]
 Row = dict[str, Any]
 
@@ -36,19 +35,19 @@ def tables(document: dict[str, Any]) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def write_into(path: Path, text: str) -> None:
-    """Put the tables between the marks of a document.
+def write_into(path: Path, text: str, mark: str = "tables") -> None:
+    """Put a text between the marks ``<!-- MARK: begin -->`` and ``<!-- MARK: end -->`` of a document.
 
     Raises
     ------
     ValueError
         If the marks are not there.
     """
-    old = path.read_text()
-    head, begin, rest = old.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    marks = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    head, begin, rest = path.read_text().partition(marks[0])
+    _, end, tail = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"{path} has no place for tables: lines {BEGIN!r} and {END!r}")
+        raise ValueError(f"{path} has no place for this: lines {marks[0]!r} and {marks[1]!r}")
     with whole_file(path) as part:
         part.write_text(f"{head}{begin}\n\n{text}\n{end}{tail}")
 
@@ -75,7 +74,12 @@ def _solvers(parts: Sequence[Part]) -> list[str]:
 
 
 def _tolerances(parts: Sequence[Part]) -> str:
-    return " / ".join(f"{float(t):.0e}".replace("e-0", "e-") for t in parts[0]["tolerances"])
+    return " / ".join(short(t) for t in parts[0]["tolerances"])
+
+
+def short(tolerance: str) -> str:
+    """``0.0001`` as ``1e-4``."""
+    return f"{float(tolerance):.0e}".replace("e-0", "e-")
 
 
 def _table(title: str, parts: Sequence[Part], cell: Callable[[Part, Row], str]) -> str:
@@ -86,7 +90,7 @@ def _table(title: str, parts: Sequence[Part], cell: Callable[[Part, Row], str]) 
         cells = [cell(part, row) if row else "" for part, row in zip(parts, rows)]
         if any(cells):
             lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 4 else ""
 
 
 def _iterations(part: Part, row: Row) -> str:
@@ -123,29 +127,30 @@ def _gain(part: Part, row: Row) -> str:
 
 
 def _remarks(parts: Sequence[Part]) -> str:
-    """A line for each row that is not whole: fewer frames, tolerances not reached, no result at all."""
+    """A line for each row that is not whole: fewer frames, tolerances not reached, no result, fallbacks."""
     lines = []
     for part in parts:
         for row in part["results"]:
-            name = f"{row['solver']}, {part['scene']} {part['cells']}"
             solved = [system for system in row["systems"] if "iterations" in system]
             if not solved:
-                lines.append(f"- {name}: {row.get('reason', 'no result')}")
+                lines.append(
+                    f"- {row['solver']}, {part['scene']} {part['cells']}: {row.get('reason', 'no result')}"
+                )
                 continue
+            said = []
             if len(solved) < len(part["frames"]):
-                lines.append(f"- {name}: frames {', '.join(str(s['frame']) for s in solved)} only")
-            lines += [
-                f"- {name}, frame {s['frame']}: {s['reason']} after {s['iterations']} iterations, true "
-                f"residual {s['relative_residual']:.1e}"
+                said.append(f"frames {', '.join(str(s['frame']) for s in solved)} only")
+            said += [
+                f"frame {s['frame']}: {s['reason']}, {s['iterations']} iterations, true residual "
+                f"{s['relative_residual']:.1e}"
                 for s in solved
                 if s["reason"] != "CONVERGED_RTOL"
             ]
-            lines += [
-                f"- {name}, frame {s['frame']}: {s['fallbacks']} of {s['iterations']} iterations went along "
-                "the residual"
-                for s in solved
-                if s.get("fallbacks")
-            ]
+            fallbacks, total = (sum(s.get(key, 0) for s in solved) for key in ("fallbacks", "iterations"))
+            if fallbacks:
+                said.append(f"{fallbacks} of {total} iterations went along the residual")
+            if said:
+                lines.append(f"- {row['solver']}, {part['scene']} {part['cells']}: {'; '.join(said)}")
     return "\n".join(lines)
 
 
@@ -234,7 +239,7 @@ def pictures(document: dict[str, Any], folder: Path) -> None:
                     marker = plots.MARKERS.get(row["solver"], "o")
                     frames = [s["frame"] for s in solved]
                     panel.semilogy(frames, counts, marker=marker, ms=4.5, **style[row["solver"]])
-            panel.set(xlabel="frame (time step)", ylabel=f"iterations to {float(tolerance):.0e}")
+            panel.set(xlabel="frame (time step)", ylabel=f"iterations to {short(tolerance)}")
             panel.set_xticks(part["frames"])
             panel.set_title(_title(part))
         plots.legend(canvas, np.atleast_1d(axes)[_fullest(parts)])

@@ -10,7 +10,7 @@ from consolve.pde.scenes import Scene, Source
 from consolve.pde.voxelise import MeshBody, fitted
 
 SCENES = ("plume", "body")
-BODY_CENTRE, BODY_SIZE = (0.47, 0.5, 0.5), 0.42
+BODY_CENTRE, BODY_SIZE = (0.40, 0.5, 0.5), 0.42
 
 
 class MissingMesh(Exception):

@@ -12,7 +12,16 @@ from petsc4py import PETSc
 from consolve.bench.captured import System, read_systems
 from consolve.bench.deflation import deflate
 from consolve.bench.measure import peak_mb, reset_peak
-from consolve.bench.timing import SLACK, Stopwatch, judged, relative, timed_solve, total, true_residual
+from consolve.bench.timing import (
+    SLACK,
+    Stopwatch,
+    judged,
+    largest,
+    relative,
+    timed_solve,
+    total,
+    true_residual,
+)
 from consolve.pde.domains import make_domain
 from consolve.pde.grid import GridOperator
 from consolve.pde.right_hand_sides import right_hand_side
@@ -25,8 +34,8 @@ def systems(task: Task) -> dict[str, Any]:
     """The systems of ``task["files"]`` by the KSP that the options name, from zero initial guesses.
 
     ``task["problem"]["tolerances"]`` fall; the options hold the last.  One solve serves them all: ``reached``
-    says at which iteration, and after how many seconds, the true residual went under each.  Where
-    ``budget_s`` runs out, the systems left are not begun.
+    says at which iteration, and after how many seconds, the true residual went under each.  A solve ends
+    after ``limit_s``; where ``budget_s`` runs out, the systems left are not begun.
     """
     problem = task["problem"]
     tolerances = [float(t) for t in problem["tolerances"]]
@@ -46,7 +55,7 @@ def systems(task: Task) -> dict[str, Any]:
             x, b = A.createVecs()
         low, high = b.getOwnershipRange()
         b.array = system.rhs.ravel()[operator.cells[low:high]]
-        row = _solve(task, A, b, x, operator, tolerances)
+        row = solve_captured(task, A, b, x, operator, tolerances)
         rows.append({"file": file, "frame": system.frame} | row)
     return {"systems": rows}
 
@@ -65,7 +74,7 @@ def _systems(task: Task) -> Iterator[tuple[str, System]]:
                 yield file, system
 
 
-def _solve(
+def solve_captured(
     task: Task,
     A: PETSc.Mat,
     b: PETSc.Vec,
@@ -73,14 +82,14 @@ def _solve(
     operator: GridOperator,
     tolerances: Sequence[float],
 ) -> dict[str, Any]:
-    """The best of ``repeat`` set-ups and solves of one system."""
+    """The best of ``repeat`` set-ups and solves of one system, by the KSP that the options name."""
     kind = task.get("deflation")
     prepare = partial(deflate, kind=kind, b=b, shape=operator.shape, cells=operator.cells) if kind else None
     size = b.norm()
     best: dict[str, Any] = {}
     for _ in range(task["repeat"]):
         reset_peak()
-        watch = Crossings(A, b, tolerances)
+        watch = Crossings(A, b, tolerances, task.get("limit_s"))
         row, _ = timed_solve(A, b, x, watch, prepare)
         row["matvecs"] -= watch.looks
         if not best or row["total_s"] < best["total_s"]:
@@ -89,6 +98,8 @@ def _solve(
                 for t, (i, s, r) in watch.reached.items()
             }
             best = row | {"reached": reached}
+            if watch.is_late and row["reason"] == "DIVERGED_MAX_IT":
+                best["reason"] = f"DIVERGED_MAX_IT: ended after {task['limit_s']:g} s"
             if task["history"]:
                 best["history"] = {"residual": relative(watch.norms, size), "seconds": watch.seconds}
     residual = true_residual(A, b, x)
@@ -105,16 +116,30 @@ class Crossings(Stopwatch):
 
     It looks at the true residual once the solver's own norm is under a tolerance, and stands still meanwhile.
 
+    Parameters
+    ----------
+    A, b
+        The system.
+    tolerances
+        Falling.
+    limit_s
+        Seconds after which the iteration is ended as if at its last; None for no limit.
+
     Attributes
     ----------
     reached
         For each tolerance reached: iteration, seconds since the start, and the true relative residual.
     looks
         Matrix products spent on looking.
+    is_late
+        The limit was met.
     """
 
-    def __init__(self, A: PETSc.Mat, b: PETSc.Vec, tolerances: Sequence[float]) -> None:
+    def __init__(
+        self, A: PETSc.Mat, b: PETSc.Vec, tolerances: Sequence[float], limit_s: float | None = None
+    ) -> None:
         super().__init__()
+        self.limit_s, self.is_late = limit_s, False
         self.A, self.b, self.size = A, b, b.norm()
         self.waiting = list(tolerances)
         self.reached: dict[float, tuple[int, float, float]] = {}
@@ -123,6 +148,9 @@ class Crossings(Stopwatch):
     def __call__(self, ksp: PETSc.KSP, iteration: int, norm: float) -> None:
         super().__call__(ksp, iteration, norm)
         arrived = time.perf_counter()
+        if self.limit_s is not None and largest(self.seconds[-1]) > self.limit_s:
+            ksp.max_it = iteration
+            self.is_late = True
         if not self.waiting or norm > self.waiting[0] * self.size:
             return
         residual = true_residual(self.A, self.b, ksp.buildSolution())

@@ -124,6 +124,14 @@ def test_what_is_not_reached_is_not_claimed(plume, options):
         assert row["relative_residual"] > 1e-6
 
 
+@pytest.mark.parametrize("solver", ["cg", "dcd"])
+def test_a_solve_ends_at_its_limit(plume, options, solver):
+    options(solver, 2, ksp_rtol="1e-6")
+    for row in systems(task(plume, limit_s=0.0))["systems"]:
+        assert row["reason"] == "DIVERGED_MAX_IT: ended after 0 s"
+        assert row["iterations"] <= 1 and not row["reached"]
+
+
 def test_out_of_time_begins_no_more_systems(plume, options):
     options("cg", 2)
     first, second = systems(task(plume, budget_s=1e-9))["systems"]
