@@ -90,7 +90,9 @@ class DCDMTraining(TrainingRun[DCDMWeights]):
         **options: Any,
     ):
         torch.manual_seed(settings.seed)
-        super().__init__(build_network(network), settings, data_hash, out, **options)
+        layout = torch.channels_last if network.ndim == 2 else torch.channels_last_3d  # up to a third faster
+        net = build_network(network).to(memory_format=layout)  # type: ignore[call-overload]
+        super().__init__(net, settings, data_hash, out, **options)
 
     def _optimiser(self) -> torch.optim.Optimizer:
         if self.settings.optimiser == "muon":
