@@ -53,8 +53,9 @@ class Preconditioner(LinearOperator):
     ) -> None:
         if model in SHIPPED or is_dcdm_file(model):
             raise ValueError(
-                f"model {model!r} is a nonlinear network, and SciPy's methods take M as linear: choose auto, "
-                "multilevel or mg, or solve with PETSc and -ksp_type dcd -pc_type cnn"
+                f"model {model!r} is a network of the deep conjugate direction method, and neither symmetric "
+                "nor always linear, as SciPy's methods take M: choose auto, multilevel or mg, or solve with "
+                "PETSc and -ksp_type dcd -pc_type cnn"
             )
         self.model, self.threads, self.setups = model, _checked_threads(threads), 0
         self._given = place
@@ -219,7 +220,7 @@ def aspreconditioner(
         C-order cell index of each row; with ``grid``.
     model
         ``auto``, ``multilevel``, ``mg`` (the classical twin), or the path of a weights file of such a
-        network; the networks of the deep conjugate direction method are nonlinear and refused.
+        network; those of the deep conjugate direction method are refused, as they are not symmetric.
     threads
         Of the kernels; default: Numba's number.
 

@@ -39,7 +39,7 @@ _SAFE_NORM = 1e-140, 1e140
 
 
 class DCDMPreconditioner:
-    """z = |r| f(r / |r|), f a trained network on the cells of the grid; homogeneous, but not linear.
+    """z = |r| f(r / |r|), f a trained network on the cells of the grid; homogeneous, and linear if f is.
 
     f sees 0 at cells that are not active, and what it says there is left out.  ``r`` and ``z`` are float64, f
     works in float32 (or partly bfloat16).
@@ -64,7 +64,7 @@ class DCDMPreconditioner:
     setups
         Times that an operator was taken.
     is_linear
-        False, unless the network says otherwise.
+        As the network says of itself.
     flops
         Of one application; 0 before the first.
 
@@ -77,6 +77,7 @@ class DCDMPreconditioner:
     group: NDArray[np.int32] | None = None
     group_size: NDArray[np.int64] = np.empty(0, np.int64)
     levels: tuple[()] = ()
+    is_symmetric = False
 
     def __init__(
         self,

@@ -84,6 +84,7 @@ class GatheredDCDM:
     """
 
     levels: tuple[()] = ()
+    is_symmetric = False
 
     def __init__(
         self,

@@ -50,7 +50,8 @@ class Choice:
 class Model(Protocol):
     """A map M, built from a grid operator A so that M A is close to 1.
 
-    Symmetric, positive definite and linear, unless an attribute ``is_linear`` says False: then homogeneous.
+    Linear, symmetric and positive definite, unless an attribute ``is_linear`` or ``is_symmetric`` says False;
+    homogeneous where it is not linear.
     """
 
     cells: Any

@@ -160,8 +160,13 @@ class Network:
 
     @property
     def is_linear(self) -> bool:
-        """False where M is nonlinear: many Krylov methods then go astray."""
+        """M is linear."""
         return bool(getattr(self._model, "is_linear", True))
+
+    @property
+    def is_symmetric(self) -> bool:
+        """M is linear and symmetric."""
+        return self.is_linear and bool(getattr(self._model, "is_symmetric", True))
 
     @property
     def model(self) -> Model | None:

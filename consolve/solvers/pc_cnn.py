@@ -4,8 +4,8 @@
 option                    default        meaning
 ========================  =============  ===========================================================
 -pc_cnn_model NAME|FILE   auto           network: auto, multilevel (learned), mg (its classical
-                                         twin), dcdm, dcdm-deep (nonlinear, in torch, for flexible
-                                         methods such as dcd), or a weights file
+                                         twin), dcdm, dcdm-deep (in torch, for -ksp_type dcd and
+                                         other flexible methods), or a weights file
 -pc_cnn_grid NX,NY[,NZ]   from the DMDA  rows number all cells of this grid, x fastest; the fastest
                                          index comes first
 -pc_cnn_mask FILE         none           rows number the fluid cells of this image (.npy, .npz,
@@ -45,7 +45,7 @@ from consolve.solvers.petsc import PETSc, call, handle, reported
 from consolve.solvers.presolve import (
     check_system,
     claims_convergence,
-    refuse_linear_methods,
+    refuse_unfit_method,
     start_with_boundary_values,
     warn_of_method,
 )
@@ -59,8 +59,8 @@ GATHERED_CELLS = 32_768
 class PCCNN:
     """Python context of the PC type ``cnn``: z = M r, with M linear, symmetric and positive definite.
 
-    The networks of the deep conjugate direction method are homogeneous only, M(s r) = s M r for s > 0: with
-    them, methods other than ``presolve.FLEXIBLE_METHODS`` are refused.
+    Those of the deep conjugate direction method are not symmetric, and homogeneous, M(s r) = s M r for s > 0,
+    where they are not linear: methods that need more are refused.
 
     M is the network's on the coupled rows of the matrix, and 1 / a_ii on rows without couplings.  On a
     singular operator both r and z lose their mean over each closed component (and the part in a null space
@@ -172,8 +172,7 @@ class PCCNN:
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Refuse systems that a Krylov method would report as solved, or not solve, without a word of why."""
         if self._stencil is not None and claims_convergence(ksp):
-            if not self._served.is_linear:
-                refuse_linear_methods(ksp)
+            refuse_unfit_method(ksp, self._served)
             warn_of_method(ksp)
             check_system(b, self._stencil, self._served, self._null_space is not None, self._comm)
             self._gave_guess = start_with_boundary_values(ksp, b, x, self._stencil)
@@ -199,9 +198,10 @@ class PCCNN:
 
     @reported
     def applyTranspose(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
-        if not self._served.is_linear:
+        if not self._served.is_symmetric:
             raise NotImplementedError(
-                f"the network {self.model} is nonlinear and has no transpose: use dcd, fcg or fgmres"
+                f"PC cnn has no transpose of the network {self.model}, which is not symmetric: use "
+                "-ksp_type dcd, fcg or fgmres"
             )
         self.apply(pc, r, z)
 

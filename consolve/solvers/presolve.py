@@ -37,9 +37,27 @@ TOLERANT_METHODS = frozenset(
 """KSP types whose residual stays true although single precision rounds M r."""
 
 FLEXIBLE_METHODS = frozenset(
-    ("dcd", "fcg", "pipefcg", "fgmres", "pipefgmres", "gcr", "pipegcr", "richardson", "preonly", "python")
+    (
+        "dcd",
+        "fcg",
+        "pipefcg",
+        "fgmres",
+        "pipefgmres",
+        "gcr",
+        "pipegcr",
+        "fbcgs",
+        "fbcgsr",
+        "richardson",
+        "preonly",
+        "python",
+    )
 )
 """KSP types that take a nonlinear preconditioner; a program's own type ``python`` is trusted to."""
+
+UNSYMMETRIC_METHODS = frozenset(
+    ("gmres", "lgmres", "pgmres", "dgmres", "bcgs", "bcgsl", "ibcgs", "cgs", "tfqmr", "tcqmr", "lcd")
+)
+"""KSP types that take a preconditioner which is linear, but not symmetric."""
 
 
 def claims_convergence(ksp: PETSc.KSP) -> bool:
@@ -61,8 +79,8 @@ def warn_of_method(ksp: PETSc.KSP) -> None:
         )
 
 
-def refuse_linear_methods(ksp: PETSc.KSP) -> None:
-    """Refuse methods whose short recurrences hold for a linear preconditioner only.
+def refuse_unfit_method(ksp: PETSc.KSP, network: Network) -> None:
+    """Refuse methods whose short recurrences hold for other preconditioners than this network.
 
     Raises
     ------
@@ -70,13 +88,19 @@ def refuse_linear_methods(ksp: PETSc.KSP) -> None:
         On all ranks.
     """
     kind = ksp.getType()
-    if kind not in FLEXIBLE_METHODS:
-        prefix = ksp.getOptionsPrefix() or ""
-        raise OptionError(
-            f"-{prefix}ksp_type {kind} needs a linear preconditioner, and the network of this -pc_type cnn "
-            "is nonlinear, so that it would stall or end at a wrong solution: use "
-            f"-{prefix}ksp_type dcd, fcg or fgmres, or a linear network (-{prefix}pc_cnn_model multilevel)"
-        )
+    if network.is_symmetric or kind in FLEXIBLE_METHODS:
+        return
+    if network.is_linear and kind in UNSYMMETRIC_METHODS:
+        return
+    prefix = ksp.getOptionsPrefix() or ""
+    needed, has = "linear", "is nonlinear"
+    if network.is_linear:
+        needed, has = "symmetric", "is linear, but not symmetric"
+    raise OptionError(
+        f"-{prefix}ksp_type {kind} needs a {needed} preconditioner, and the network of this -pc_type cnn "
+        f"{has}, so that it would stall or end at a wrong solution: use -{prefix}ksp_type dcd, fcg or "
+        f"fgmres, or a symmetric network (-{prefix}pc_cnn_model multilevel)"
+    )
 
 
 def start_with_boundary_values(ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, stencil: Stencil) -> bool:

@@ -56,6 +56,8 @@ CASES = {
     "image": ((10, 7), 0.3, {"image": True}),
     "large": ((40, 44), 0.2, {"width": 16}),
     "3D": ((5, 6, 7), 0.2, {"ndim": 3}),
+    "deep": ((19, 12), 0.2, {"network": "dcdm-deep"}),
+    "deep 3D": ((9, 6, 7), 0.2, {"ndim": 3, "network": "dcdm-deep", "pairs": 2}),
     "variant 128": ((6, 7, 8), 0.0, {"ndim": 3, "variant": 128, "image": True}),
 }
 
@@ -92,6 +94,15 @@ def test_homogeneous_but_not_linear(solids):
         np.testing.assert_allclose(applied(f, np.ldexp(r, exponent)), np.ldexp(z, exponent), rtol=1e-5)
     difference = applied(f, r + s) - z - applied(f, s)
     assert not f.is_linear and np.linalg.norm(difference) > 1e-3 * np.linalg.norm(z)
+
+
+def test_linear_networks_are_linear_preconditioners():
+    operator = box((12, 13), 0.2)
+    f = DCDMPreconditioner(operator, random_weights(network="dcdm-deep"))
+    r, s = noise(operator.unknowns), noise(operator.unknowns, 1)
+    z = 2 * applied(f, r) - 3 * applied(f, s)
+    np.testing.assert_allclose(applied(f, 2 * r - 3 * s), z, rtol=1e-4, atol=1e-5 * abs(z).max())
+    assert f.is_linear and not f.is_symmetric
 
 
 def test_zero_gives_zero_and_nothing_finite_comes_of_nan():

@@ -55,7 +55,7 @@ def run(operator, model, comm):
     components = ksp.getPC().getPythonContext().components
     found = {
         "proposal": proposal.tolist(),
-        "history": ksp.getConvergenceHistory()[:8].tolist(),
+        "history": ksp.getConvergenceHistory()[:4].tolist(),
         "relative": residual.norm() / r.norm(),
         "closed": [] if components is None else components.size.tolist(),
     }

@@ -203,6 +203,29 @@ def test_methods_for_linear_preconditioners_are_refused(problems, saved, kind):
     assert f"use -{prefix}ksp_type dcd, fcg or fgmres" in text
 
 
+@pytest.mark.parametrize("kind", ["cg", "minres", "gmres", "bcgs", "fgmres"])
+def test_linear_networks_are_refused_by_methods_for_symmetric_ones_only(problems, saved, kind):
+    operator = problems.operator((9, 10))
+    ksp = problems.ksp(
+        assemble_matrix(operator),
+        "dcd",
+        pc_cnn_model=saved(random_weights(network="dcdm-deep")),
+        ksp_max_it=3,
+    )
+    ksp.setNormType(PETSc.KSP.NormType.DEFAULT)
+    ksp.setType(kind)
+    b = noise(operator.unknowns)
+    if kind not in ("cg", "minres"):
+        assert problems.solve(ksp, b).iterations > 0
+        return
+    with pytest.raises((OptionError, PETSc.Error)) as caught:
+        problems.solve(ksp, b)
+    assert (
+        "needs a symmetric preconditioner, and the network of this -pc_type cnn is linear, but not"
+        in raised(caught, OptionError)
+    )
+
+
 @pytest.mark.parametrize("kind", ["dcd", "fcg", "fgmres", "gcr"])
 def test_flexible_methods_are_served(problems, saved, kind):
     operator = problems.operator((9, 10))
@@ -270,7 +293,7 @@ def test_scipy_is_refused(saved):
     import consolve
 
     for model in (saved(random_weights()), "dcdm", "dcdm-deep"):
-        with pytest.raises(ValueError, match="nonlinear network, and SciPy's methods take M as linear"):
+        with pytest.raises(ValueError, match="neither symmetric nor always linear"):
             consolve.aspreconditioner(GridOperator.from_cell_types(np.zeros((4, 4), int), 2), model=model)
 
 

@@ -214,7 +214,7 @@ def test_a_good_network_is_never_refused(any_model):
         return (z * (1 + 0.01 * torch.tanh(100 * z))).float()[None, None]
 
     solved, plain = Solved(operator, "dcd", any_model[2], Function(polynomial)), Solved(operator, "cg")
-    assert solved.fallbacks == 0 and 2 * solved.iterations < plain.iterations
+    assert solved.fallbacks == 0 and 3 * solved.iterations < 2 * plain.iterations
 
 
 def test_the_network_of_the_weights_is_what_is_run(any_model, tmp_path):
