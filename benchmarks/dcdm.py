@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 SOLVER_NAMES = ("cg", "icc", "dpcg", "dpcg-ritz", "dcdm", "dcdm-deep", "dcd", "cnn", "hypre")
 NETWORKS = ("dcdm", "dcdm-deep")
 SIZES = {2: (64, 128, 256), 3: (64, 128)}
-FRAMES = {2: (10, 30, 60), 3: (5, 15, 30)}
+FRAMES = {2: (10, 50, 120), 3: (5, 15, 30)}
 TOLERANCES = (1e-4, 1e-6)
 LARGE = 1_000_000
 
@@ -73,13 +74,14 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="consolve-dcdm-") as temporary:
             folder = chosen.systems or Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)
-            for case in cases:
-                path = systems_of(case, chosen, folder)
-                part = part_of(document, case, path, chosen)
-                for solver in solvers[case.dim]:
-                    say(f"{case.name}: {solver.name}")
-                    keep(part, measure(case, solver, path, chosen))
-                    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+            chosen.out.parent.mkdir(parents=True, exist_ok=True)
+            for (dim, n), scenes in groupby(cases, key=lambda case: (case.dim, case.n)):
+                paths = {case: systems_of(case, chosen, folder) for case in scenes}
+                parts = {case: part_of(document, case, path, chosen) for case, path in paths.items()}
+                for solver in solvers[dim]:
+                    say(f"{n}^{dim}: {solver.name}")
+                    for case, row in measure(paths, solver, chosen).items():
+                        keep(parts[case], row)
                     with whole_file(chosen.out) as whole:
                         whole.write_text(json.dumps(document, indent=1) + "\n")
     text = dcdm_report.tables(document)
@@ -104,7 +106,7 @@ def arguments() -> argparse.Namespace:
     add("--solver", action="append", help=f"default {' '.join(SOLVER_NAMES)}; or 'LABEL=PETSC OPTIONS'")
     add("--model", action="append", default=[], metavar="NAME=FILE",
         help="weights of dcdm, dcdm-deep or a further solver of this name; once a dimension")  # fmt: skip
-    add("--frames", type=int, nargs="+", help="time steps; default 10 30 60 in 2D, 5 15 30 in 3D")
+    add("--frames", type=int, nargs="+", help="time steps; default 10 50 120 in 2D, 5 15 30 in 3D")
     add("--network-frames", type=int, default=1,
         help=f"last frames that DCDM networks solve over {LARGE:,} cells (default 1)")  # fmt: skip
     add("--network-iterations", type=int, default=500, help="bound of DCDM networks (default 500)")
@@ -114,7 +116,7 @@ def arguments() -> argparse.Namespace:
     add("--mesh-up", type=int, choices=(0, 1, 2), default=2, help="axis of the file that points up")
     add("--cores", type=int, default=os.cpu_count() or 1)
     add("--repeat", type=int, default=1, help="set-ups and solves of each system; the fastest counts")
-    add("--timeout", type=float, default=900, help="seconds for a solver on one flow (default 900)")
+    add("--timeout", type=float, default=900, help="seconds for a solver on one grid (default 900)")
     add("--systems", type=Path, help="folder that keeps the systems for further runs")
     add("--out", type=Path, default=RESULTS, help="JSON of results")
     add("--docs", type=Path, default=DOCS, help="folder of tables and plots")
@@ -238,21 +240,24 @@ def keep(part: dict[str, Any], row: dict[str, Any]) -> None:
     part["results"].sort(key=lambda r: order.get(r["solver"], len(order)))
 
 
-def measure(case: Case, solver: Solver, path: Path, chosen: argparse.Namespace) -> dict[str, Any]:
-    """One row: a solver on the systems of one flow."""
+def measure(
+    paths: dict[Case, Path], solver: Solver, chosen: argparse.Namespace
+) -> dict[Case, dict[str, Any]]:
+    """One row for each case, all on one grid: a solver on the systems of the flows, in one process."""
+    dim, n = next((case.dim, case.n) for case in paths)
     ranks, threads = (1, chosen.cores) if solver.one_rank else (chosen.cores, 1)
-    options = stopping_options(chosen.tolerance[-1]) | solver.options(case.dim, ranks)
-    frames = sorted(chosen.frames or FRAMES[case.dim])
+    options = stopping_options(chosen.tolerance[-1]) | solver.options(dim, ranks)
+    frames = sorted(chosen.frames or FRAMES[dim])
     limit = None
     if solver.one_rank:
         options["ksp_max_it"] = str(chosen.network_iterations)
         limit = chosen.network_seconds
-        if case.n**case.dim > LARGE:
+        if n**dim > LARGE:
             frames = frames[-chosen.network_frames :]
     task: dict[str, Any] = {
         "task": "systems",
-        "problem": {"dim": case.dim, "cells": [case.n] * case.dim, "tolerances": list(chosen.tolerance)},
-        "files": [str(path)],
+        "problem": {"dim": dim, "cells": [n] * dim, "tolerances": list(chosen.tolerance)},
+        "files": [str(path) for path in paths.values()],
         "frames": frames,
         "options": options,
         "deflation": solver.deflation,
@@ -263,9 +268,9 @@ def measure(case: Case, solver: Solver, path: Path, chosen: argparse.Namespace) 
         "limit_s": limit,
         "budget_s": chosen.timeout / 2,
     }
-    row: dict[str, Any] = {
+    head: dict[str, Any] = {
         "solver": solver.name,
-        "options": " ".join(f"-{name} {value}" for name, value in solver.options(case.dim, ranks).items()),
+        "options": " ".join(f"-{name} {value}" for name, value in solver.options(dim, ranks).items()),
         "ranks": ranks,
         "threads": threads,
     }
@@ -273,14 +278,17 @@ def measure(case: Case, solver: Solver, path: Path, chosen: argparse.Namespace) 
         result = run_worker(task, ranks=ranks, threads=threads, timeout=chosen.timeout)
     except WorkerError as error:
         say(f"  {error}")
-        return row | {"reason": str(error), "systems": []}
+        return {case: head | {"reason": str(error), "systems": []} for case in paths}
+    head |= {"machine": machine(chosen.cores, result["versions"]), "first_use_s": result["first_use_s"]}
+    rows = {case: head | {"systems": []} for case in paths}
+    case_of = {str(path): case for case, path in paths.items()}
     for system in result["systems"]:
-        system.pop("file")
+        case = case_of[system.pop("file")]
         history = system.pop("history", None)
         if history and system["frame"] == frames[-1]:
             system["history"] = [float(f"{value:.4g}") for value in history["residual"]]
-    facts = machine(chosen.cores, result["versions"])
-    return row | {"machine": facts, "first_use_s": result["first_use_s"], "systems": result["systems"]}
+        rows[case]["systems"].append(system)
+    return rows
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ import pytest
 
 pytest.importorskip("petsc4py")
 
-from consolve.bench.captured import capture  # noqa: E402
-from consolve.pde.direct_solver import DirectSolver  # noqa: E402
-from consolve.pde.scenes import make_scene  # noqa: E402
+from consolve.bench.captured import capture
+from consolve.pde.direct_solver import DirectSolver
+from consolve.pde.scenes import make_scene
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CUBE = """ply

@@ -14,7 +14,9 @@ from petsc4py import PETSc  # noqa: E402
 import consolve.solvers  # noqa: E402, F401
 from consolve.bench.captured import capture, read_systems  # noqa: E402
 from consolve.bench.deflation import box_space, deflate, krylov_space  # noqa: E402
+from consolve.bench.flow import FlowProblem, run_flow  # noqa: E402
 from consolve.bench.launch import run_worker  # noqa: E402
+from consolve.bench.poisson import Conditions, PoissonProblem, run_poisson  # noqa: E402
 from consolve.bench.roster import SOLVERS, stopping_options  # noqa: E402
 from consolve.bench.systems_task import systems  # noqa: E402
 from consolve.pde.direct_solver import DirectSolver  # noqa: E402
@@ -238,6 +240,19 @@ def test_unknown_deflation_space_is_named():
     ksp.setOperators(A)
     with pytest.raises(ValueError, match="known: boxes, ritz"):
         deflate(ksp, "wavelets", b, operator.shape, operator.cells)
+
+
+def test_a_flow_says_that_deflated_solvers_are_not_for_it():
+    document = run_flow(FlowProblem("plume", 2, (16, 16), 1), [SOLVERS["dpcg"]], Conditions())
+    (row,) = document["results"]
+    assert row["iterations_mean"] is None and "single systems" in row["reason"]
+
+
+def test_deflated_solvers_take_part_in_a_poisson_benchmark():
+    problem = PoissonProblem(2, (32, 32), "spheres", 1, "noise", 1e-6)
+    plain, boxes = run_poisson(problem, [SOLVERS["cg"], SOLVERS["dpcg"]], Conditions())["results"]
+    assert boxes["reason"] == "CONVERGED_RTOL" and boxes["relative_residual"] <= 1.01e-6
+    assert boxes["iterations"] < 0.6 * plain["iterations"]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
