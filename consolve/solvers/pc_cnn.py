@@ -60,7 +60,8 @@ class PCCNN:
     """Python context of the PC type ``cnn``: z = M r, with M linear, symmetric and positive definite.
 
     Those of the deep conjugate direction method are not symmetric, and homogeneous, M(s r) = s M r for s > 0,
-    where they are not linear: methods that need more are refused.
+    where they are not linear: methods that need more are refused.  On several ranks the first one applies
+    them to the rows of all.
 
     M is the network's on the coupled rows of the matrix, and 1 / a_ii on rows without couplings.  On a
     singular operator both r and z lose their mean over each closed component (and the part in a null space
