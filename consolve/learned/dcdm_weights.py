@@ -288,7 +288,9 @@ def _read(path: Path) -> DCDMWeights:
             if "settings" not in file.attrs:
                 raise WeightsError(f"{path}: attribute 'settings' is missing; the file is damaged")
             text = str(file.attrs["settings"])
-            tensors = {name: file[name][()] for name in file if isinstance(file[name], h5py.Dataset)}
+            tensors = {
+                name: np.asarray(file[name][()]) for name in file if isinstance(file[name], h5py.Dataset)
+            }
             record = {
                 k: str(v)
                 for k, v in file.attrs.items()
