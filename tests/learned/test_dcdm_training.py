@@ -91,16 +91,22 @@ def test_the_seed_fixes_everything(trained, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "gain"), [("ritz", 0.8), ("image", 0.8), ("unrolled", None)], ids=lambda v: str(v)
+    ("kind", "changes"),
+    [
+        ("ritz", dict(optimiser="muon", rate=2e-2)),
+        ("ritz", dict(optimiser="adam", rate=1e-2)),
+        ("unrolled", dict(optimiser="muon", rate=1e-2, image=False, batch=4, cells=12)),
+    ],
+    ids=["ritz", "ritz-adam", "unrolled"],
 )
-def test_the_validation_loss_falls(training, kind, gain):
-    with training(kind, steps=150, rate=4e-3, optimiser="muon", width=8) as run:
+def test_the_validation_loss_falls(training, kind, changes):
+    with training(kind, steps=120, width=16, **changes) as run:
         untrained, _ = run._score()
-        run.run(validate_every=150)
-        if gain is None:
-            assert run.best < untrained - 0.02  # decimals per iteration
+        run.run(validate_every=60)
+        if kind == "unrolled":
+            assert run.best < untrained - 0.03  # decimals per iteration
         else:
-            assert run.best < gain * untrained
+            assert run.best < 0.7 * untrained
 
 
 def test_the_last_right_hand_sides_are_held_out(training, trained, sets, monkeypatch):
@@ -135,9 +141,7 @@ def test_large_sets_are_read_step_by_step_to_the_same_end(trained, sets, monkeyp
     assert trained(name="b").digest == whole.digest
     with RitzData(sets["2d"]) as data:
         picks = np.array([7, 2, 7, 99])
-        np.testing.assert_array_equal(
-            rows_of(data.right_hand_sides, picks), data.right_hand_sides[()][picks]
-        )
+        np.testing.assert_array_equal(rows_of(data.right_hand_sides, picks), data.right_hand_sides[()][picks])
 
 
 def test_three_dimensions_by_the_data(trained, sets):
@@ -254,7 +258,7 @@ def test_a_checkpoint_of_another_run_is_refused(training, trained, tmp_path, set
         with pytest.raises(ValueError, match=f"of another run: its {what}.* start anew without --resume"):
             with training(resume=True, **changes):
                 pass
-    with pytest.raises(ValueError, match="of another run: .*training loss is 'ritz', asked for is 'unrolled'"):
+    with pytest.raises(ValueError, match="training loss is 'ritz', asked for is 'unrolled'"):
         with training("unrolled", resume=True):
             pass
     trained(kind="unrolled", name="u")
@@ -277,15 +281,13 @@ def test_sets_that_do_not_fit_are_refused(training, sets, tmp_path):
         with pytest.raises(ValueError, match=message), training(**options):
             pass
     damaged = tmp_path / "damaged.h5"
-    damaged.write_bytes(sets["2d"].read_bytes()[:5000])
     for content, message in (
         (sets["2d"].read_bytes()[:5000], "damaged.h5: cannot be read as HDF5"),
         (b"no HDF5", "damaged.h5: cannot be read as HDF5"),
     ):
         damaged.write_bytes(content)
-        with pytest.raises(ValueError, match=message), training(sets_of := "ritz", validation=str(damaged)):
+        with pytest.raises(ValueError, match=message), training(validation=str(damaged)):
             pass
-        assert sets_of == "ritz"
     assert not list(tmp_path.glob("w*"))
 
 

@@ -95,7 +95,8 @@ def test_gradient_of_the_published_loss():
     d.requires_grad_()
     direction_loss(operator, lambda r: d, b).mean().backward()
     with torch.no_grad():
-        high, low = (direction_loss(operator, lambda r: d + s * step, b).mean() for s in (1e-3, -1e-3))
+        moved = [d + scale * step for scale in (1e-3, -1e-3)]
+        high, low = (direction_loss(operator, lambda r, to=to: to, b).mean() for to in moved)
     assert d.grad is not None
     assert float((d.grad * step).sum()) == pytest.approx(float(high - low) / 2e-3, rel=2e-2)
     assert not d.grad[operator.active.expand_as(d) == 0].any()

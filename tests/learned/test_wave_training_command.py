@@ -1,30 +1,19 @@
 """``consolve train wave``: from data to weights, stopped and killed, under torchrun; needs torch."""
 
-import csv
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-import consolve.cli  # noqa: E402
+from training_commands import TORCHRUN, command, log, outcome, process, wait_for  # noqa: E402
+
 from consolve.learned.wave_training import WaveTraining  # noqa: E402
 from consolve.learned.wave_weights import load_wave_weights  # noqa: E402
 
-PROGRAM = str(Path(__file__).with_name("wave_training_process.py"))
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(consolve.__file__).parents[1])}
 TINY = ["--width", "12", "--layers", "2", "--batch", "2", "--rollout", "3", "--rate", "0.01"]
-
-
-def command(*words):
-    """Exit code of a command, run in this process."""
-    return consolve.cli.run([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +59,6 @@ def train(data, monkeypatch):
 def propagator(data, out, steps=6):
     return ["train", "wave", "--network", "propagator", *data["propagator"], "--out", str(out), *TINY,
             "--steps", str(steps)]  # fmt: skip
-
-
-def log(path):
-    with open(path, newline="") as file:
-        return [[row[0], *row[2:]] for row in csv.reader(file)]
 
 
 def test_from_data_to_weights(data, tmp_path, capsys):
@@ -140,29 +124,6 @@ def test_what_cannot_be_trained_is_exit_code_1(data, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def process(every, fault, words, launcher=()):
-    words = [sys.executable, *launcher, PROGRAM, str(every), fault, *map(str, words)]
-    return subprocess.Popen(
-        words,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def outcome(started, timeout=300):
-    """Exit code and stderr; a process that hangs is killed, with all that it started."""
-    try:
-        _, error = started.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(started.pid, signal.SIGKILL)
-        started.communicate()
-        raise
-    return started.returncode, error
-
-
 def test_an_interrupt_is_exit_code_130_and_resume_ends_as_without(data, train, tmp_path):
     torch.set_num_threads(1)
     assert train(tmp_path / "a.h5") == 0
@@ -176,13 +137,6 @@ def test_an_interrupt_is_exit_code_130_and_resume_ends_as_without(data, train, t
 def assert_same_runs(folder):
     assert load_wave_weights(folder / "a.h5").digest == load_wave_weights(folder / "b.h5").digest
     assert log(folder / "a.csv") == log(folder / "b.csv")
-
-
-def wait_for(path, started, newer_than=0.0):
-    while not path.exists() or path.stat().st_mtime <= newer_than:
-        if started.poll() is not None:
-            return
-        time.sleep(0.005)
 
 
 def stop_at_random(data, folder, rng, number, most=0.5):
@@ -218,9 +172,6 @@ def test_a_run_stopped_many_times_resumes_to_the_same_end(data, train, tmp_path,
         stop_at_random(data, tmp_path, rng, number)
     assert train(tmp_path / "b.h5", "--resume", steps=40) == 0
     assert_same_runs(tmp_path)
-
-
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
 def test_two_processes_train_as_one(data, train, tmp_path, monkeypatch):

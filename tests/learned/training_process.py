@@ -1,6 +1,6 @@
-"""A training of a wave surrogate as the command has it, with a validation every few steps.
+"""A training as the command has it, with a validation every few steps.
 
-``[torchrun] wave_training_process.py EVERY FAULT ARGUMENTS`` with the arguments of ``consolve``.  FAULT is
+``[torchrun] training_process.py EVERY FAULT ARGUMENTS`` with the arguments of ``consolve``.  FAULT is
 ``none``, ``interrupt:P:N`` (process P gets SIGINT after step N) or ``fail:P:N`` (it raises).
 """
 
@@ -12,11 +12,11 @@ every, fault = int(sys.argv[1]), sys.argv[2]
 sys.argv[1:] = sys.argv[3:]
 
 import consolve.cli  # noqa: E402
-from consolve.learned.wave_training import WaveTraining  # noqa: E402
+from consolve.learned.training_run import TrainingRun  # noqa: E402
 
 kind, process, step = (fault.split(":") + ["", ""])[:3]
 mine = process == os.environ.get("RANK", "0")
-run, train_step = WaveTraining.run, WaveTraining._train_step
+run, train_step = TrainingRun.run, TrainingRun._train_step
 
 
 def faulty_step(training):
@@ -28,6 +28,6 @@ def faulty_step(training):
             raise RuntimeError("no memory left")
 
 
-WaveTraining.run = lambda training, report=None: run(training, report, validate_every=every)
-WaveTraining._train_step = faulty_step
+TrainingRun.run = lambda training, report=None: run(training, report, validate_every=every)
+TrainingRun._train_step = faulty_step
 consolve.cli.main()
