@@ -172,10 +172,11 @@ def wave(
 )
 @click.option(
     "--loss",
-    type=click.Choice(["ritz", "unrolled"]),
+    type=click.Choice(["ritz", "energy", "unrolled"]),
     default="ritz",
     show_default=True,
-    help="ritz: as published, on --data; unrolled: through steps of the method, on random domains.",
+    help="ritz: as published, on --data; energy: error in the energy norm after a step, unrolled: residual "
+    "after some steps of the method, both on random domains.",
 )
 @click.option("--dim", type=click.Choice(["2", "3"]), help="Dimension.  [default: that of --data]")
 @click.option(
@@ -183,9 +184,12 @@ def wave(
     help="dcdm: as published.",
 )  # fmt: skip
 @click.option("--variant", type=click.Choice(["64", "128"]), help="Published size.  [default: 64]")
+@click.option("--pairs", type=click.IntRange(min=1), help="dcdm-deep: residual pairs.  [default: 1]")
 @click.option("--image", is_flag=True, help="Active cells and Dirichlet parts go in as further channels.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps.  [default: 10000]")
-@click.option("--batch", type=click.IntRange(min=1), help="Samples in each.  [default: 10; unrolled: 6]")
+@click.option(
+    "--batch", type=click.IntRange(min=1), help="Samples in each.  [default: 10; energy 8; unrolled 6]"
+)
 @click.option("--rate", type=Positive(), help="Peak learning rate.  [default: adam 1e-3, muon 4e-3]")
 @click.option(
     "--optimiser", type=click.Choice(["adam", "muon"]), default="adam", show_default=True,
@@ -198,7 +202,9 @@ def wave(
     help="Unrolled: most steps before, without gradient.  [default: 0]",
 )
 @click.option(
-    "--cells", type=click.IntRange(min=8), help="Unrolled: mean cells along an axis.  [default: 64; 3D: 24]"
+    "--cells",
+    type=click.IntRange(min=8),
+    help="Random domains: mean cells along an axis.  [default: 64; 3D: 24]",
 )
 @click.option("--patience", type=click.IntRange(min=1), help="Stop after so many validations without gain.")
 @click.option("--amp", is_flag=True, help="Convolutions of the training in bfloat16.")

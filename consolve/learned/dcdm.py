@@ -18,9 +18,6 @@ from torch import Tensor, nn
 from consolve.learned.dcdm_weights import DCDMSettings, DCDMWeights
 from consolve.pde.grid import GridOperator
 
-COARSEST = 4
-"""The deep network goes down to a grid with no axis longer."""
-
 
 class DirectionNetwork(nn.Module):
     """What both networks have.
@@ -32,13 +29,15 @@ class DirectionNetwork(nn.Module):
 
     Attributes
     ----------
-    is_linear
-        In the residual.
+    is_linear, is_symmetric
+        The direction depends linearly on the residual, by a symmetric positive definite matrix.
     """
+
+    is_linear = is_symmetric = False
 
     def __init__(self, settings: DCDMSettings):
         super().__init__()
-        self.settings, self.is_linear = settings, settings.is_linear
+        self.settings = settings
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """Copies of the weights, by the names of `DCDMSettings.tensor_shapes`."""
@@ -75,73 +74,6 @@ class DCDMNetwork(DirectionNetwork):
         h = h + functional.interpolate(c, scale_factor=2, mode="nearest")
         h = residual_pairs(self.after, h)
         return cut(self.last(h), grid)
-
-
-class DeepNetwork(DirectionNetwork):
-    """The deep network of the settings.
-
-    Parameters
-    ----------
-    settings
-        Its size.
-    """
-
-    def __init__(self, settings: DCDMSettings):
-        super().__init__(settings)
-        ndim, width, count = settings.ndim, settings.width, 2 * settings.pairs
-        bias, gated = not settings.is_linear, settings.activation == "gates"
-        self.first = convolution(ndim, 1 if gated else settings.inputs, width, bias=bias)
-        self.fine_down, self.fine_up, self.down, self.up, self.bottom = (
-            convolutions(ndim, width, count, bias) for _ in range(5)
-        )
-        self.last = convolution(ndim, width, 1, 1, bias)
-        self.gain = nn.Parameter(torch.tensor(1.0))
-        for name in settings.groups():
-            for second in getattr(self, name)[1::2]:
-                second.weight.data *= 0.3  # pairs begin as small corrections
-        if gated:
-            outputs = 2 * settings.pairs * width
-            self.fine_gates, self.gates = (
-                nn.Sequential(
-                    convolution(ndim, 2, settings.gate_width),
-                    nn.ReLU(),
-                    convolution(ndim, settings.gate_width, settings.gate_width),
-                    nn.ReLU(),
-                    convolution(ndim, settings.gate_width, outputs, taps=1),
-                )
-                for _ in range(2)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Direction, (batch, 1, *grid), of inputs (batch, inputs, *grid); odd sizes are padded by zeros."""
-        if self.settings.activation == "gates":
-            return self.last(self._level(self.first(x[:, :1]), x[:, 1:], 0))
-        return self.last(self._level(self.first(x), None, 0))
-
-    def _level(self, h: Tensor, image: Tensor | None, level: int) -> Tensor:
-        """The features of a level, its own coarser levels included; `image` (batch or 1, 2, *grid)."""
-        grid = h.shape[2:]
-        if max(grid) <= COARSEST:
-            return self._pairs(self.bottom, h, None)
-        down, up = (self.down, self.up) if level else (self.fine_down, self.fine_up)
-        gates: Sequence[Tensor | None] = [None] * (2 * self.settings.pairs)
-        if image is not None:
-            gates = (1 + (self.gates if level else self.fine_gates)(image)).split(self.settings.width, 1)
-        half = self.settings.pairs
-        h = self._pairs(down, h, gates[:half])
-        coarse_image = None if image is None else pooled(pad_to_multiple(image, 2))
-        c = self._level(pooled(pad_to_multiple(h, 2)), coarse_image, level + 1)
-        mode = "bilinear" if h.ndim == 4 else "trilinear"
-        h = h + self.gain * cut(functional.interpolate(c, scale_factor=2, mode=mode), grid)
-        return self._pairs(up, h, gates[half:])
-
-    def _pairs(self, layers: nn.ModuleList, h: Tensor, gates: Sequence[Tensor | None] | None) -> Tensor:
-        if not self.is_linear:
-            return residual_pairs(layers, h)
-        for k in range(self.settings.pairs):
-            t, gate = layers[2 * k](h), gates[k] if gates else None
-            h = h + layers[2 * k + 1](t if gate is None else t * gate)
-        return h
 
 
 def convolution(ndim: int, inputs: int, outputs: int, taps: int = 3, bias: bool = True) -> nn.Module:
@@ -181,6 +113,8 @@ def cut(x: Tensor, grid: Sequence[int]) -> Tensor:
 
 def build_network(settings: DCDMSettings) -> DirectionNetwork:
     """The network of the settings, with random weights from torch's generator."""
+    from consolve.learned.dcdm_deep import DeepNetwork
+
     return (DeepNetwork if settings.network == "dcdm-deep" else DCDMNetwork)(settings)
 
 

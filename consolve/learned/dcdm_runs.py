@@ -7,8 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from typing import Any
 
+from consolve.learned.dcdm_domains import CELLS
+from consolve.learned.dcdm_energy import EnergyTraining, EnergyTrainingSettings
 from consolve.learned.dcdm_training import RATES, DCDMTraining, DCDMTrainingSettings, RitzTraining
-from consolve.learned.dcdm_unrolled import CELLS, UnrolledTraining, UnrolledTrainingSettings
+from consolve.learned.dcdm_unrolled import UnrolledTraining, UnrolledTrainingSettings
 from consolve.learned.dcdm_weights import DCDMSettings
 from consolve.learned.training_settings import ForeignOption
 from consolve.pde.ritz_data import RitzData
@@ -34,7 +36,11 @@ def dcdm_training(
         For an option that the loss does not have, or one that it needs and did not get.
     """
     own = {f.name for f in fields(DCDMSettings)} & set(chosen)
-    training: Any = DCDMTrainingSettings if loss == "ritz" else UnrolledTrainingSettings
+    training: Any = {
+        "ritz": DCDMTrainingSettings,
+        "energy": EnergyTrainingSettings,
+        "unrolled": UnrolledTrainingSettings,
+    }[loss]
     given = {"data": data, "validation": validation}
     foreign = set(chosen) - own - {f.name for f in fields(training)}
     if loss != "ritz":
@@ -58,6 +64,7 @@ def dcdm_training(
             yield RitzTraining(settings, training(**rest), first, out, second, **options)
         else:
             if dim is None:
-                raise ForeignOption("--loss unrolled needs --dim")
+                raise ForeignOption(f"--loss {loss} needs --dim")
             rest.setdefault("cells", CELLS[dim])
-            yield UnrolledTraining(DCDMSettings(dim, **sizes), training(**rest), out, **options)
+            run: Any = EnergyTraining if loss == "energy" else UnrolledTraining
+            yield run(DCDMSettings(dim, **sizes), training(**rest), out, **options)

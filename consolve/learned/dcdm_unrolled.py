@@ -7,34 +7,34 @@ left, on operators of many sizes.  No data set is needed.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from consolve.learned.dcdm_training import DCDMTraining, DCDMTrainingSettings, Direction
-from consolve.learned.dcdm_weights import DCDMSettings
+from consolve.learned.dcdm_domains import (
+    VALIDATION_BATCHES,
+    DomainsTraining,
+    DomainsTrainingSettings,
+    Drawn,
+)
+from consolve.learned.dcdm_training import Direction
 from consolve.learned.torch_operator import TorchOperator, dot, norm
 from consolve.learned.training_domains import random_operator, random_right_hand_side, random_shape
 from consolve.pde.grid import GridOperator
 
-CELLS = {2: 64, 3: 24}
-"""Default mean cells along an axis, by dimension."""
 WINDOW = 2
 """Directions that a new one is made conjugate to."""
-VALIDATION_BATCHES = 8
 
 Window = list[tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class UnrolledTrainingSettings(DCDMTrainingSettings):
-    """As `DCDMTrainingSettings`, and what unrolling has beside it.
+class UnrolledTrainingSettings(DomainsTrainingSettings):
+    """As `DomainsTrainingSettings`, and what unrolling has beside it.
 
     Parameters
     ----------
@@ -42,22 +42,17 @@ class UnrolledTrainingSettings(DCDMTrainingSettings):
         Steps of the method that the loss is taken over.
     warm_up
         At most so many steps go before, without gradient; how many is drawn uniformly from 0 to this.
-    cells
-        Mean cells along an axis; sizes vary by a factor of two either way.
     """
 
-    batch: int = 6
     loss: str = "unrolled"
     unrolled: int = 4
     warm_up: int = 0
-    cells: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.unrolled < 1 or self.warm_up < 0 or self.cells < 8:
+        if self.unrolled < 1 or self.warm_up < 0:
             raise ValueError(
-                "unrolled must be at least 1, warm_up not negative, cells at least 8; got "
-                f"{self.unrolled}, {self.warm_up}, {self.cells}"
+                f"unrolled must be at least 1, warm_up not negative; got {self.unrolled}, {self.warm_up}"
             )
 
 
@@ -108,8 +103,8 @@ def unrolled_loss(
     return torch.log10(norm(state.residual).flatten().clamp_min(1e-7)) / steps
 
 
-class UnrolledTraining(DCDMTraining):
-    """One run on random domains: the mean of `unrolled_loss` over a batch, gradients cut to norm 1.
+class UnrolledTraining(DomainsTraining):
+    """One run by the mean of `unrolled_loss`; grids differ in size by a factor of two either way.
 
     Parameters
     ----------
@@ -119,63 +114,27 @@ class UnrolledTraining(DCDMTraining):
 
     loss_name = "decimals per iteration"
     plot_sign = -1.0
-    clip = 1.0
     settings: UnrolledTrainingSettings
 
-    def __init__(
-        self, network: DCDMSettings, settings: UnrolledTrainingSettings, out: str | Path, **options: Any
-    ):
-        start = hashlib.sha256(json.dumps([network.ndim, asdict(settings)]).encode()).hexdigest()[:16]
-        self._drawn = start
-        super().__init__(network, settings, start, out, **options)
-
-    @property
-    def domain(self) -> dict[str, Any]:
-        return {"dim": self.net.settings.ndim, "domain": "random", "cells": self.settings.cells}
-
-    @property
-    def _identity(self) -> dict[str, Any]:
-        return super()._identity | {"data_hash": "drawn"}
-
-    def _counted(self) -> None:
-        self.data_hash = self._drawn
-
-    def _more_state(self) -> dict[str, Any]:
-        return {"data_hash": self.data_hash}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.data_hash = state["data_hash"]
-
-    def _batch(self, rng: np.random.Generator) -> tuple[list[GridOperator], np.ndarray]:
-        """Operators of one shape and right-hand sides (batch, *grid) of norm 1 in their ranges."""
+    def _draw(self, rng: np.random.Generator) -> Drawn:
+        """Right-hand sides of norm 1 in the ranges of their operators, and the steps before."""
         s, ndim = self.settings, self.net.settings.ndim
         shape = random_shape(rng, ndim, int((s.cells * 2 ** rng.uniform(-1, 1)) ** ndim))
         operators = [random_operator(rng, shape) for _ in range(s.batch)]
-        return operators, np.stack([random_right_hand_side(rng, op) for op in operators])
+        b = np.stack([random_right_hand_side(rng, op) for op in operators])
+        return operators, b, int(rng.integers(0, s.warm_up + 1))
 
-    def _loss(self, rng: np.random.Generator) -> Tensor:
-        operators, b = self._batch(rng)
-        before = int(rng.integers(0, self.settings.warm_up + 1))
-        digest = hashlib.sha256(self.data_hash.encode() + b.tobytes() + bytes([before % 256]))
-        for op in operators:
-            digest.update(op.dirichlet.tobytes() + op.active.tobytes())
-        self._drawn = digest.hexdigest()[:16]
-        return self._loss_of(operators[self._share], b[self._share], before)
-
-    def _loss_of(self, operators: list[GridOperator], b: np.ndarray, before: int) -> Tensor:
+    def _loss_of(self, operators: list[GridOperator], field: NDArray[np.float32], number: int) -> Tensor:
         operator = TorchOperator(operators, self.device)
-        right = torch.from_numpy(b).to(self.device)[:, None]
-        return unrolled_loss(
-            operator, self._direction(operators), right, self.settings.unrolled, before
-        ).mean()
+        b = torch.from_numpy(field).to(self.device)[:, None]
+        return unrolled_loss(operator, self._direction(operators), b, self.settings.unrolled, number).mean()
+
+    def _validation(self, q: int) -> Drawn:
+        """With steps before spread evenly."""
+        operators, b, _ = super()._validation(q)
+        return operators, b, round(q * self.settings.warm_up / (VALIDATION_BATCHES - 1))
 
     def _validate(self) -> tuple[float, dict[str, Any]]:
-        """Chosen by the mean loss of eight batches, the same for every seed, that training never draws."""
-        losses = []
-        for q in range(VALIDATION_BATCHES):
-            operators, b = self._batch(np.random.default_rng([0, 2, q]))
-            before = round(q * self.settings.warm_up / (VALIDATION_BATCHES - 1))
-            losses.append(float(self._loss_of(operators, b, before)))
-        score = float(np.mean(losses))
-        name = "validation_log10_residual_per_iteration"
-        return (score if np.isfinite(score) else float("inf")), {name: round(score, 4)}
+        """Chosen by the mean loss of eight batches."""
+        score = self._validation_loss()
+        return score, {"validation_log10_residual_per_iteration": round(score, 4)}

@@ -5,8 +5,8 @@ Layout of a file (format version 1)
 Attributes of the root: ``consolve_dcdm_format`` (int), ``network`` (``dcdm`` or ``dcdm-deep``), ``settings``
 (JSON text of `DCDMSettings`), and for the record ``command``, ``seed``, ``data_hash``, ``revision``,
 ``domain`` and ``scores`` (JSON texts).  Datasets, float32, named as by `DCDMSettings.tensor_shapes`: a
-convolution ``NAME`` has ``NAME.weight`` (out, in, 3, 3(, 3)), last ones (out, in, 1, 1(, 1)), and, unless the
-network is linear in the residual, ``NAME.bias`` (out,).
+convolution ``NAME`` has ``NAME.weight`` (out, in, 3, 3(, 3)), those per cell (out, in, 1, 1(, 1)), and most
+have ``NAME.bias`` (out,).
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ FORMAT_VERSION = 1
 SHIPPED = ("dcdm", "dcdm-deep")
 """Networks in the package, in 2D and 3D."""
 
-ACTIVATIONS = ("relu", "gates", "none")
-"""Of `DCDMSettings`; the published network has the first."""
 PUBLISHED = {64: (4, 3, 2), 128: (6, 5, 3)}
 """Of the published variants: convolutions at full resolution, coarse pairs, pairs after the upsampling."""
 
@@ -53,18 +51,18 @@ class DCDMSettings:
 
     as the authors' released code builds it: 97,457 parameters of variant 64 in 3D, 152,881 of variant 128.
 
-    ``dcdm-deep`` goes down to a grid of at most 4 cells along each axis, with the same weights on all grids
-    but the finest::
+    ``dcdm-deep`` is linear in the residual, symmetric and positive definite, and goes through all levels of
+    the grid, with the same weights on all but the finest::
 
-        d          = w . level_0(W * x)
-        level_l(h) : h += W * (g . (W * h))                 ``pairs`` times
-                     h += gain U level_(l+1)(average of h)  U: (bi- or trilinear) upsampling
-                     h += W * (g . (W * h))                 ``pairs`` times
-        coarsest   : h += W * (W * h)                       ``pairs`` times
+        d      = E^T S E r + exp(floor) r
+        E r    : h_0 = W * r                                1 to 16 channels
+                 h_l += W * (g . (W * h_l))                 ``pairs`` times
+                 h_(l+1) = gain (average of h_l)            until 4 cells along an axis
+                 (h_0, h_1, ..., h_L)
 
-    ``activation`` says what stands for ``g .``: ``gates``, factors 1 + network(cell image, averaged to the
-    level), so that d is linear in the residual; ``none``, 1; ``relu``, ``relu(W * relu(W * h))`` with biases
-    as published.
+    E^T has the weights of E: transposed convolutions in reverse order, averages spread evenly.  The factors
+    ``g = 1 + o`` and ``S = exp(o / 2)`` of each cell and channel are made of the outputs o of a small network
+    ``gates`` of the cell image, averaged to the level.
 
     Parameters
     ----------
@@ -78,13 +76,11 @@ class DCDMSettings:
         Channels; 16 as published.
     image
         Two further channels go in: the active cells, and the Dirichlet part over the mean face coefficient.
-        Gates need them, and only they see them; else the first convolution does.
-    activation
-        ``relu``, ``gates`` or ``none``; empty: ``relu`` for ``dcdm``, which has no other, else ``gates``.
+        ``dcdm-deep`` always has them, for its gates only.
     pairs
-        Of ``dcdm-deep``: convolutions in twos before, and after, each coarser grid.
+        Of ``dcdm-deep``: convolutions in twos on each level.
     gate_width
-        Hidden channels of the networks of the gates.
+        Of ``dcdm-deep``: hidden channels of the networks of the gates.
     """
 
     ndim: int
@@ -92,7 +88,6 @@ class DCDMSettings:
     variant: int = 64
     width: int = 16
     image: bool = False
-    activation: str = ""
     pairs: int = 1
     gate_width: int = 8
 
@@ -104,17 +99,8 @@ class DCDMSettings:
         deep = self.network == "dcdm-deep"
         if self.variant not in PUBLISHED:
             raise WeightsError(f"variant is {self.variant!r}, expected one of {sorted(PUBLISHED)}")
-        if not self.activation:
-            object.__setattr__(self, "activation", "gates" if deep else "relu")
-            if deep:
-                object.__setattr__(self, "image", True)
-        if self.activation not in (ACTIVATIONS if deep else ACTIVATIONS[:1]):
-            raise WeightsError(
-                f"activation of {self.network} is {self.activation!r}, expected "
-                f"{' or '.join(ACTIVATIONS if deep else ACTIVATIONS[:1])}"
-            )
-        if self.activation == "gates" and not self.image:
-            raise WeightsError("activation is 'gates', which are made from the cell image: set image")
+        if deep:
+            object.__setattr__(self, "image", True)
         for name in ("width", "pairs", "gate_width"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
@@ -125,40 +111,37 @@ class DCDMSettings:
         """Channels that go in."""
         return 3 if self.image else 1
 
-    @property
-    def is_linear(self) -> bool:
-        """The network is linear in the residual."""
-        return self.activation != "relu"
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor."""
+        if self.network == "dcdm-deep":
+            return self._deep_shapes()
+        taps, ones = (3,) * self.ndim, (1,) * self.ndim
+        shapes = _convolution("first", self.width, self.inputs, taps)
+        for group, count in self.groups().items():
+            for k in range(count):
+                shapes |= _convolution(f"{group}.{k}", self.width, self.width, taps)
+        return shapes | _convolution("last", 1, self.width, ones)
 
     def groups(self) -> dict[str, int]:
-        """Number of convolutions from ``width`` to ``width`` channels in each group."""
-        if self.network == "dcdm-deep":
-            return dict.fromkeys(("fine_down", "fine_up", "down", "up", "bottom"), 2 * self.pairs)
+        """Number of ``width`` to ``width`` convolutions in each part of the published network."""
         fine, coarse, after = PUBLISHED[self.variant]
         return {"fine": fine, "coarse": 2 * coarse, "after": 2 * after}
 
-    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor."""
-        taps, bias = (3,) * self.ndim, not self.is_linear
-        seen = 1 if self.activation == "gates" else self.inputs
-        shapes = _convolution("first", self.width, seen, taps, bias)
-        for group, count in self.groups().items():
-            for k in range(count):
-                shapes |= _convolution(f"{group}.{k}", self.width, self.width, taps, bias)
-        shapes |= _convolution("last", 1, self.width, (1,) * self.ndim, bias)
-        if self.network == "dcdm-deep":
-            shapes["gain"] = ()
-        if self.activation == "gates":
-            hidden, ones = self.gate_width, (1,) * self.ndim
-            for group in ("fine_gates", "gates"):
-                shapes |= _convolution(f"{group}.0", hidden, 2, taps, True)
-                shapes |= _convolution(f"{group}.2", hidden, hidden, taps, True)
-                shapes |= _convolution(f"{group}.4", 2 * self.pairs * self.width, hidden, ones, True)
+    def _deep_shapes(self) -> dict[str, tuple[int, ...]]:
+        taps, ones, hidden = (3,) * self.ndim, (1,) * self.ndim, self.gate_width
+        shapes: dict[str, tuple[int, ...]] = {"gain": (), "floor": ()}
+        shapes |= _convolution("first", self.width, 1, taps, bias=False)
+        for level in ("fine", "coarse"):
+            for k in range(2 * self.pairs):
+                shapes |= _convolution(f"{level}.pairs.{k}", self.width, self.width, taps, bias=False)
+            shapes |= _convolution(f"{level}.gates.0", hidden, 2, taps)
+            shapes |= _convolution(f"{level}.gates.2", hidden, hidden, taps)
+            shapes |= _convolution(f"{level}.gates.4", (self.pairs + 1) * self.width, hidden, ones)
         return shapes
 
 
 def _convolution(
-    name: str, outputs: int, inputs: int, taps: tuple[int, ...], bias: bool
+    name: str, outputs: int, inputs: int, taps: tuple[int, ...], bias: bool = True
 ) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (outputs, inputs, *taps)}
     return shapes | {f"{name}.bias": (outputs,)} if bias else shapes
