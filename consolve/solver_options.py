@@ -104,8 +104,8 @@ CNN = (
         "pc_cnn_model",
         "NAME|FILE",
         "auto",
-        "network: auto, multilevel (learned), mg (its classical twin), dcdm, dcdm-deep (in torch, for "
-        "-ksp_type dcd and other flexible methods), or a weights file",
+        "network: auto, multilevel (learned), mg (its classical twin), dcdm (as published; for "
+        "-ksp_type dcd and other flexible methods) and dcdm-deep, both in torch, or a weights file",
         _model,
     ),
     Option(

@@ -29,11 +29,11 @@ class DirectionNetwork(nn.Module):
 
     Attributes
     ----------
-    is_linear, is_symmetric
+    is_symmetric
         The direction depends linearly on the residual, by a symmetric positive definite matrix.
     """
 
-    is_linear = is_symmetric = False
+    is_symmetric = False
 
     def __init__(self, settings: DCDMSettings):
         super().__init__()

@@ -62,7 +62,7 @@ class DeepNetwork(DirectionNetwork):
         Its size.
     """
 
-    is_linear = is_symmetric = True
+    is_symmetric = True
 
     def __init__(self, settings: DCDMSettings):
         super().__init__(settings)

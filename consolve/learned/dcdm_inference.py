@@ -27,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from consolve.learned.dcdm import image_channels, network_of
+from consolve.learned.dcdm import DirectionNetwork, image_channels, network_of
+from consolve.learned.dcdm_deep import DeepNetwork, Level
 from consolve.learned.dcdm_weights import DCDMWeights
 from consolve.pde.grid import GridOperator
 
@@ -63,8 +64,8 @@ class DCDMPreconditioner:
     ----------
     setups
         Times that an operator was taken.
-    is_linear
-        As the network says of itself.
+    is_symmetric
+        z depends linearly on r, by a symmetric positive definite matrix, up to rounding in float32.
     flops
         Of one application; 0 before the first.
 
@@ -99,7 +100,7 @@ class DCDMPreconditioner:
         self.cells = cells
         self.setups = 0
         self.network = prepared(network_of(weights), weights.ndim, self.device, self.dtype)
-        self.is_linear = bool(getattr(self.network, "is_linear", False))
+        self.is_symmetric = self.network.is_symmetric and self.dtype == torch.float32
         self.flops = 0.0
         self._input = torch.empty(0)
         self._rows: Tensor | None = None
@@ -119,6 +120,7 @@ class DCDMPreconditioner:
         if self.weights.settings.image:
             inputs[0, 1:] = image_channels(operator)
         self._input = torch.from_numpy(inputs).to(self.device)
+        self._of_image = self._made_of_image()
         self._entries, self.flops = cells.size, 0.0
         active = operator.active.reshape(-1)[cells]
         rows = np.flatnonzero(active)
@@ -127,6 +129,14 @@ class DCDMPreconditioner:
         self._rows = None if rows.size == cells.size else self._index(rows)
         self._cells = None if in_order else self._index(of_rows)
         self.setups += 1
+
+    @torch.inference_mode()
+    def _made_of_image(self) -> tuple[list[Level], ...]:
+        """What the deep network makes of the cell image alone, once for an operator."""
+        if not isinstance(self.network, DeepNetwork):
+            return ()
+        with self._computing():
+            return (self.network.levels(self._input[:, 1:]),)
 
     def _index(self, values: NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(values.astype(np.int64)).to(self.device)
@@ -160,7 +170,7 @@ class DCDMPreconditioner:
         else:
             residual[self._cells] = (r / size).float()
         with self._computing(), nullcontext() if self.flops else self._counting():
-            direction = self.network(self._input).reshape(-1)
+            direction = self.network(self._input, *self._of_image).reshape(-1)
         if self._cells is not None:
             direction = direction[self._cells]
         if self._rows is None:
@@ -198,6 +208,7 @@ class DCDMPreconditioner:
     def bytes(self) -> int:
         """Memory held between applications: weights, input and the map from entries to cells."""
         held = [*self.network.parameters(), self._input, self._rows, self._cells]
+        held += [t for levels in self._of_image for level in levels for t in (*level.gates, level.scale)]
         return sum(t.numel() * t.element_size() for t in held if t is not None)
 
     @property
@@ -228,7 +239,9 @@ def checked_device(name: str) -> torch.device:
     return device
 
 
-def prepared(network: nn.Module, ndim: int, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def prepared(
+    network: DirectionNetwork, ndim: int, device: torch.device, dtype: torch.dtype
+) -> DirectionNetwork:
     """The network for inference: on its device, channels last, with oneDNN's convolutions on the CPU."""
     layout = (torch.channels_last, torch.channels_last_3d)[ndim - 2]
     # torch's stubs know the memory format of plain tensors only

@@ -77,14 +77,13 @@ class GatheredDCDM:
     ----------
     line
         Names the weights.
-    is_linear
+    is_symmetric
         As of the network.
     group, group_size
         See ``Model``.
     """
 
     levels: tuple[()] = ()
-    is_symmetric = False
 
     def __init__(
         self,
@@ -95,7 +94,7 @@ class GatheredDCDM:
         self._comm, self._build = comm, build
         self._first: Any = None
         self.cells = operator.cells
-        self.line, self.is_linear, self.bytes, self.description = "", False, 0, ""
+        self.line, self.is_symmetric, self.bytes, self.description = "", False, 0, ""
         self.group: NDArray[np.int32] | None = None
         self.group_size: NDArray[np.int64] = np.empty(0, np.int64)
         self.update(operator)
@@ -117,11 +116,12 @@ class GatheredDCDM:
                     self._first.update(whole)
                 group = closed_components(whole, wrapped)[cells]
                 size = np.bincount(group[group >= 0])
-                facts = self.line, self._first.is_linear, self._first.bytes, self._first.description, size
+                first = self._first
+                facts = self.line, first.is_symmetric, first.bytes, first.description, size
         if self._comm is not None:
             facts = self._comm.bcast(facts)
         assert facts is not None
-        self.line, self.is_linear, self.bytes, self.description, self.group_size = facts
+        self.line, self.is_symmetric, self.bytes, self.description, self.group_size = facts
         own = self._scatter(group, np.int32)
         self.group = own if self.group_size.size else None
 

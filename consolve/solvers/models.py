@@ -50,8 +50,8 @@ class Choice:
 class Model(Protocol):
     """A map M, built from a grid operator A so that M A is close to 1.
 
-    Linear, symmetric and positive definite, unless an attribute ``is_linear`` or ``is_symmetric`` says False;
-    homogeneous where it is not linear.
+    Linear, symmetric and positive definite, unless an attribute ``is_symmetric`` says False: then only
+    homogeneous.
     """
 
     cells: Any

@@ -159,14 +159,9 @@ class Network:
         return getattr(self._model, "flops", self._flops)
 
     @property
-    def is_linear(self) -> bool:
-        """M is linear."""
-        return bool(getattr(self._model, "is_linear", True))
-
-    @property
     def is_symmetric(self) -> bool:
         """M is linear and symmetric."""
-        return self.is_linear and bool(getattr(self._model, "is_symmetric", True))
+        return bool(getattr(self._model, "is_symmetric", True))
 
     @property
     def model(self) -> Model | None:

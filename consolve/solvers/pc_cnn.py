@@ -4,8 +4,9 @@
 option                    default        meaning
 ========================  =============  ===========================================================
 -pc_cnn_model NAME|FILE   auto           network: auto, multilevel (learned), mg (its classical
-                                         twin), dcdm, dcdm-deep (in torch, for -ksp_type dcd and
-                                         other flexible methods), or a weights file
+                                         twin), dcdm (as published; for -ksp_type dcd and other
+                                         flexible methods) and dcdm-deep, both in torch, or a
+                                         weights file
 -pc_cnn_grid NX,NY[,NZ]   from the DMDA  rows number all cells of this grid, x fastest; the fastest
                                          index comes first
 -pc_cnn_mask FILE         none           rows number the fluid cells of this image (.npy, .npz,
@@ -59,9 +60,9 @@ GATHERED_CELLS = 32_768
 class PCCNN:
     """Python context of the PC type ``cnn``: z = M r, with M linear, symmetric and positive definite.
 
-    Those of the deep conjugate direction method are not symmetric, and homogeneous, M(s r) = s M r for s > 0,
-    where they are not linear: methods that need more are refused.  On several ranks the first one applies
-    them to the rows of all.
+    The published network of the deep conjugate direction method is none of this, only homogeneous,
+    M(s r) = s M r for s > 0: methods that need more are refused.  On several ranks the first one applies
+    the networks of this method to the rows of all.
 
     M is the network's on the coupled rows of the matrix, and 1 / a_ii on rows without couplings.  On a
     singular operator both r and z lose their mean over each closed component (and the part in a null space

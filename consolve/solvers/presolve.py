@@ -54,11 +54,6 @@ FLEXIBLE_METHODS = frozenset(
 )
 """KSP types that take a nonlinear preconditioner; a program's own type ``python`` is trusted to."""
 
-UNSYMMETRIC_METHODS = frozenset(
-    ("gmres", "lgmres", "pgmres", "dgmres", "bcgs", "bcgsl", "ibcgs", "cgs", "tfqmr", "tcqmr", "lcd")
-)
-"""KSP types that take a preconditioner which is linear, but not symmetric."""
-
 
 def claims_convergence(ksp: PETSc.KSP) -> bool:
     """False for a smoother, a part of a preconditioner, or the inner KSP by which Chebyshev estimates
@@ -90,16 +85,12 @@ def refuse_unfit_method(ksp: PETSc.KSP, network: Network) -> None:
     kind = ksp.getType()
     if network.is_symmetric or kind in FLEXIBLE_METHODS:
         return
-    if network.is_linear and kind in UNSYMMETRIC_METHODS:
-        return
     prefix = ksp.getOptionsPrefix() or ""
-    needed, has = "linear", "is nonlinear"
-    if network.is_linear:
-        needed, has = "symmetric", "is linear, but not symmetric"
     raise OptionError(
-        f"-{prefix}ksp_type {kind} needs a {needed} preconditioner, and the network of this -pc_type cnn "
-        f"{has}, so that it would stall or end at a wrong solution: use -{prefix}ksp_type dcd, fcg or "
-        f"fgmres, or a symmetric network (-{prefix}pc_cnn_model multilevel)"
+        f"-{prefix}ksp_type {kind} needs a linear preconditioner, and the network of this -pc_type cnn "
+        f"is nonlinear (bfloat16 makes any so), so that it would stall or end at a wrong solution: use "
+        f"-{prefix}ksp_type dcd, fcg or fgmres, or a linear network (-{prefix}pc_cnn_model multilevel, "
+        "dcdm-deep)"
     )
 
 
