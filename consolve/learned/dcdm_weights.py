@@ -292,7 +292,7 @@ def _settings(text: str, path: Path) -> DCDMSettings:
             f"{path}: attribute 'settings' is no JSON ({error}); the file is damaged"
         ) from None
     known = [f.name for f in fields(DCDMSettings)]
-    if not isinstance(found, dict) or sorted(found) != sorted(known):
+    if not isinstance(found, dict) or not {"ndim", "network"} <= set(found) <= set(known):
         raise WeightsError(f"{path}: attribute 'settings' is {text}, expected the keys {', '.join(known)}")
     try:
         return DCDMSettings(**found)
