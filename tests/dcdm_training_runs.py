@@ -8,6 +8,7 @@ KINDS = {
     "ritz": dict(loss="ritz", batch=4),
     "image": dict(loss="ritz", batch=4, image=True, optimiser="muon", amp=True),
     "unrolled": dict(loss="unrolled", batch=2, dim=2, cells=10, unrolled=2, warm_up=2, image=True),
+    "energy": dict(loss="energy", batch=2, dim=2, cells=10, network="dcdm-deep", gate_width=4),
 }
 SHORT = dict(steps=7, width=4, command="consolve train dcdm")
 

@@ -39,7 +39,7 @@ def words(sets, loss, out, steps=6):
 
 def test_from_data_to_weights(sets, tmp_path, capsys):
     out = tmp_path / "box.h5"
-    made = ["data", "ritz", "--dim", 3, "--cells", "6,5,4", "--vectors", 20, "--samples", 25]
+    made = ["data", "ritz", "--dim", 3, "--cells", "8,8,9", "--vectors", 20, "--samples", 25]
     assert command(*made, "--out", tmp_path / "data.h5") == 0
     more = ["--variant", 128, "--image", "--amp", "--optimiser", "muon", "--patience", 3]
     assert command("train", "dcdm", "--data", tmp_path / "data.h5", "--out", out, "--steps", 2, *more) == 0
@@ -57,6 +57,9 @@ def test_without_data(train, tmp_path):
     assert train("unrolled", out, "--network", "dcdm", steps=2) == 0
     weights = load_dcdm_weights(out)
     assert weights.settings.network == "dcdm" and weights.record["seed"] == "0"
+    deep = ["train", "dcdm", "--loss", "energy", "--network", "dcdm-deep", "--dim", 2, "--cells", 10]
+    assert command(*deep, "--batch", 2, "--steps", 2, "--out", tmp_path / "deep.h5") == 0
+    assert load_dcdm_weights(tmp_path / "deep.h5").settings.network == "dcdm-deep"
 
 
 def test_wrong_usage_is_exit_code_2(sets, tmp_path, capsys):

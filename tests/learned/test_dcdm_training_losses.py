@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from consolve.learned.dcdm_energy import energy_loss, random_errors  # noqa: E402
 from consolve.learned.dcdm_training import direction_loss  # noqa: E402
 from consolve.learned.dcdm_unrolled import unrolled_loss  # noqa: E402
 from consolve.learned.torch_operator import TorchOperator, norm  # noqa: E402
@@ -179,3 +180,51 @@ def test_one_operator_serves_a_whole_batch_with_gradients():
     product = TorchOperator([operator]).product(x)
     (product * x).sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), 2 * product.detach().numpy(), atol=1e-4)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([2, 3]))
+def test_the_energy_left_is_the_least_along_the_direction(seed, ndim):
+    """Against the energy of e - alpha d at the alpha of the method and at its neighbours."""
+    operators, e = batch(seed, ndim)
+    d = torch.from_numpy(np.random.default_rng(seed).standard_normal(e.shape).astype(np.float32))
+    losses = energy_loss(TorchOperator(operators), lambda r: d, e).numpy()
+    for k, op in enumerate(operators):
+        a = op.to_csr().toarray()
+        error, step = (x[k, 0].numpy()[op.active].astype(float) for x in (e, d))
+        alpha = step @ a @ error / (step @ a @ step)
+        left = [
+            (error - s * step) @ a @ (error - s * step) / (error @ a @ error) for s in (alpha, 0.9 * alpha)
+        ]
+        assert losses[k] == pytest.approx(left[0], abs=1e-4) and losses[k] < left[1] + 1e-4
+
+
+def test_no_energy_is_left_along_the_error_and_all_across_it():
+    operators, e = batch(15)
+    operator = TorchOperator(operators)
+    assert float(energy_loss(operator, lambda r: 1e-3 * e, e).max()) < 1e-5
+    d = torch.randn(e.shape, generator=torch.Generator().manual_seed(0)) * operator.active
+    product = operator.product(e)
+    across = d - (d * product).sum((1, 2, 3), keepdim=True) / (e * product).sum((1, 2, 3), keepdim=True) * e
+    assert float(energy_loss(operator, lambda r: across, e).sub(1).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (16, 24, 10)])
+def test_random_errors_have_energy_in_every_octave(shape):
+    """On the closed box, whose eigenvectors are the cosines: the constant has none."""
+    from scipy.fft import dctn
+
+    errors = random_errors(np.random.default_rng(0), 200, shape)
+    assert errors.shape == (200, *shape) and errors.dtype == np.float32
+    coefficients = dctn(errors.astype(float), axes=range(1, len(shape) + 1), norm="ortho")
+    along = [2 - 2 * np.cos(np.pi * np.arange(n) / n) for n in shape]
+    eigenvalue = np.add.outer(along[0], along[1])
+    if len(shape) == 3:
+        eigenvalue = np.add.outer(eigenvalue, along[2])
+    energy = eigenvalue * coefficients**2
+    edges = eigenvalue[eigenvalue > 0].min() * (1 - 1e-9) * 2.0 ** np.arange(20)
+    octaves = [(eigenvalue >= low) & (eigenvalue < 2 * low) for low in edges if low < eigenvalue.max()]
+    parts = [energy[:, octave].sum(1) for octave in octaves if octave.sum() > 3]
+    means = np.array([np.exp(np.log(part).mean()) for part in parts])
+    assert len(means) >= 5 and means.max() / means.min() < 2
+    assert all(np.log(part).std() == pytest.approx(4 / 3**0.5, rel=0.25) for part in parts)
+    assert all(0.1 < np.median(energy[:, octave].sum(1)) < 3 for octave in octaves)
