@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from consolve.learned.dcdm_weights import SHIPPED, is_dcdm_file
+from consolve.learned.dcdm_weights import SHIPPED, is_dcdm_file, load_dcdm_weights
 from consolve.learned.distributed import DistributedMultilevel
 from consolve.learned.hierarchy import LevelFacts
 from consolve.learned.multilevel import MultilevelPreconditioner
@@ -51,15 +51,9 @@ class Preconditioner(LinearOperator):
         model: str,
         threads: int | None,
     ) -> None:
-        if model in SHIPPED or is_dcdm_file(model):
-            raise ValueError(
-                f"model {model!r} is a network of the deep conjugate direction method, and neither symmetric "
-                "nor always linear, as SciPy's methods take M: choose auto, multilevel or mg, or solve with "
-                "PETSc and -ksp_type dcd -pc_type cnn"
-            )
         self.model, self.threads, self.setups = model, _checked_threads(threads), 0
         self._given = place
-        self._network: MultilevelPreconditioner | DistributedMultilevel | None = None
+        self._network: Any = None
         self._set_up(A)
         rows = A.unknowns if isinstance(A, GridOperator) else A.shape[0]
         super().__init__(np.dtype(np.float64), (rows, rows))
@@ -98,15 +92,19 @@ class Preconditioner(LinearOperator):
         fits = network is not None and network.weights.ndim == operator.ndim
         name = "multilevel" if self.model == "auto" else self.model
         if isinstance(operator, RowOperator):
+            if _is_dcdm(name):
+                raise ValueError(f"model {name!r} is not for periodic grids here: use 'multilevel'")
             if isinstance(network, DistributedMultilevel) and fits:
                 network.update(operator)
             else:
                 network = DistributedMultilevel(operator, load_weights(name, operator.ndim), None, threads)
             self._set_groups(network.group)
         else:
-            if isinstance(network, MultilevelPreconditioner) and fits:
+            if network is not None and not isinstance(network, DistributedMultilevel) and fits:
                 network.cells = cells
                 network.update(operator)
+            elif _is_dcdm(name):
+                network = _dcdm(name, operator, cells, threads)
             else:
                 weights = load_weights(name, operator.ndim)
                 network = MultilevelPreconditioner(operator, weights, cells, threads)
@@ -157,7 +155,7 @@ class Preconditioner(LinearOperator):
     @property
     def levels(self) -> list[LevelFacts]:
         """Shape, unknowns and bytes of each level, finest first."""
-        return self._network.levels if self._network is not None else []
+        return list(self._network.levels) if self._network is not None else []
 
     @property
     def bytes(self) -> int:
@@ -283,6 +281,29 @@ def _read_with_petsc(
     rows = stencil.diagonal_rows.astype(np.intp)
     assert stencil.operator is not None
     return ReadMatrix(stencil.operator, stencil.sign, rows, stencil.diagonal_inverse)
+
+
+def _is_dcdm(name: str) -> bool:
+    return name in SHIPPED or is_dcdm_file(name)
+
+
+def _dcdm(name: str, operator: GridOperator, cells: NDArray[np.int32], threads: int) -> Any:
+    """A symmetric network of the deep conjugate direction method, in torch."""
+    weights = load_dcdm_weights(name, operator.ndim)
+    try:
+        from consolve.learned.dcdm_inference import DCDMPreconditioner
+    except ImportError as error:
+        raise ValueError(
+            f"model {name!r} runs in torch, which cannot be imported ({error}): pip install "
+            "'consolve[train]', or use model='multilevel'"
+        ) from None
+    network = DCDMPreconditioner(operator, weights, cells, threads)
+    if not network.is_symmetric:
+        raise ValueError(
+            f"model {name!r} is a nonlinear network, which no method of SciPy takes as a preconditioner: use "
+            "-ksp_type dcd of PETSc, or model='dcdm-deep' or 'multilevel'"
+        )
+    return network
 
 
 def _checked_threads(threads: int | None) -> int | None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from petsc4py import PETSc
+from scipy.sparse.linalg import cg
 
 torch = pytest.importorskip("torch")
 
@@ -289,12 +290,17 @@ def test_view_shows_what_runs(problems, saved, tmp_path):
     assert "in torch, bfloat16 on cpu" in text and "memory 0.0" in text and "level 0" not in text
 
 
-def test_scipy_is_refused(saved):
+def test_scipy_takes_symmetric_networks_only(saved):
     import consolve
 
-    for model in (saved(random_weights()), "dcdm", "dcdm-deep"):
-        with pytest.raises(ValueError, match="neither symmetric nor always linear"):
-            consolve.aspreconditioner(GridOperator.from_cell_types(np.zeros((4, 4), int), 2), model=model)
+    operator = GridOperator.from_cell_types(np.zeros((9, 10), int), 2)
+    with pytest.raises(ValueError, match="is a nonlinear network, which no method of SciPy takes"):
+        consolve.aspreconditioner(operator, model=saved(random_weights()))
+    M = consolve.aspreconditioner(operator, model=saved(random_weights(network="dcdm-deep")))
+    x, info = cg(operator.to_csr(), b := noise(operator.unknowns), M=M, atol=1e-6 * np.linalg.norm(b))
+    assert info == 0 and np.linalg.norm(b - operator.to_csr() @ x) < 1e-5 * np.linalg.norm(b)
+    M.update(operator)
+    assert M.setups == 2 and "parameters, weights" in repr(M)
 
 
 def test_vectors_are_shared_by_dlpack(problems):
