@@ -217,8 +217,8 @@ def aspreconditioner(
     cells
         C-order cell index of each row; with ``grid``.
     model
-        ``auto``, ``multilevel``, ``mg`` (the classical twin), or the path of a weights file of such a
-        network; those of the deep conjugate direction method are refused, as they are not symmetric.
+        ``auto``, ``multilevel``, ``mg`` (the classical twin), ``dcdm-deep`` (in torch), or the path of a
+        weights file of such a network.
     threads
         Of the kernels; default: Numba's number.
 
