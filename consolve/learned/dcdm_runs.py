@@ -12,7 +12,7 @@ from consolve.learned.dcdm_energy import EnergyTraining, EnergyTrainingSettings
 from consolve.learned.dcdm_training import RATES, DCDMTraining, DCDMTrainingSettings, RitzTraining
 from consolve.learned.dcdm_unrolled import UnrolledTraining, UnrolledTrainingSettings
 from consolve.learned.dcdm_weights import DCDMSettings
-from consolve.learned.training_settings import ForeignOption
+from consolve.learned.training_settings import ForeignOption, RunSettings
 from consolve.pde.ritz_data import RitzData
 
 
@@ -49,7 +49,7 @@ def dcdm_training(
         raise ForeignOption(f"--{min(foreign).replace('_', '-')} is not an option of --loss {loss}")
     sizes = {name: chosen[name] for name in own}
     rest = {name: value for name, value in chosen.items() if name not in own}
-    rest.setdefault("rate", RATES[rest.get("optimiser", "adam")])
+    rest.setdefault("rate", RATES.get(rest.get("optimiser", "adam"), RunSettings.rate))
     options: dict[str, Any] = {"device": device, "resume": resume, "command": command}
     with ExitStack() as stack:
         if loss == "ritz":
