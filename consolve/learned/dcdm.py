@@ -7,6 +7,7 @@ close to A^-1 r; `DCDMSettings` has the formula.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -66,6 +67,8 @@ class DCDMNetwork(DirectionNetwork):
     def forward(self, x: Tensor) -> Tensor:
         """Direction, (batch, 1, *grid), of inputs (batch, inputs, *grid); odd sizes are padded by zeros."""
         grid = x.shape[2:]
+        if self.settings.image:
+            x = torch.cat([x[:, :1] * math.prod(grid) ** 0.5, x[:, 1:]], 1)
         h = self.first(pad_to_multiple(x, 2))
         h = functional.relu(self.fine[0](h))
         h = residual_pairs(self.fine[1:-1], h)

@@ -76,7 +76,8 @@ class DCDMSettings:
         Channels; 16 as published.
     image
         Two further channels go in: the active cells, and the Dirichlet part over the mean face coefficient.
-        ``dcdm-deep`` always has them, for its gates only.
+        ``dcdm`` then scales the residual to a root mean square of 1, about the size of the image; without
+        them it takes it with norm 1, as published.  ``dcdm-deep`` always has them, for its gates only.
     pairs
         Of ``dcdm-deep``: convolutions in twos on each level.
     gate_width
