@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from consolve.files import whole_file
 from consolve.hdf5 import import_h5py
-from consolve.learned.weights import WeightsError
+from consolve.learned.weights import WeightsError, read_file
 
 FORMAT_VERSION = 1
 SHIPPED = ("dcdm", "dcdm-deep")
@@ -254,35 +254,14 @@ def load_dcdm_weights(name_or_path: str | os.PathLike[str], ndim: int | None = N
 
 
 def _read(path: Path) -> DCDMWeights:
-    h5py = import_h5py()
-
-    try:
-        with h5py.File(path, "r") as file:
-            version = file.attrs.get("consolve_dcdm_format")
-            if version is None:
-                raise WeightsError(
-                    f"{path}: not a weights file of consolve's DCDM networks (no attribute "
-                    "'consolve_dcdm_format')"
-                )
-            if int(version) != FORMAT_VERSION:
-                raise WeightsError(
-                    f"{path}: format version {int(version)}, this consolve reads {FORMAT_VERSION}; "
-                    "train again or install a consolve that fits"
-                )
-            if "settings" not in file.attrs:
-                raise WeightsError(f"{path}: attribute 'settings' is missing; the file is damaged")
-            text = str(file.attrs["settings"])
-            tensors = {
-                name: np.asarray(file[name][()]) for name in file if isinstance(file[name], h5py.Dataset)
-            }
-            record = {
-                k: str(v)
-                for k, v in file.attrs.items()
-                if k not in ("consolve_dcdm_format", "network", "settings")
-            }
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read as HDF5 ({error}); train or install it again") from error
-    return DCDMWeights(_settings(text, path), tensors, record, str(path))
+    attributes, tensors = read_file(
+        path, "consolve_dcdm_format", FORMAT_VERSION, "a weights file of the DCDM networks"
+    )
+    if "settings" not in attributes:
+        raise WeightsError(f"{path}: attribute 'settings' is missing; the file is damaged")
+    settings = _settings(str(attributes.pop("settings")), path)
+    record = {k: str(v) for k, v in attributes.items() if k != "network"}
+    return DCDMWeights(settings, tensors, record, str(path))
 
 
 def _settings(text: str, path: Path) -> DCDMSettings:

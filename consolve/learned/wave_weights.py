@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from consolve.files import whole_file
 from consolve.hdf5 import import_h5py
-from consolve.learned.weights import WeightsError
+from consolve.learned.weights import WeightsError, read_file
 
 FORMAT_VERSION = 1
 SHIPPED = ("propagator", "propagator-dense", "generator", "generator-dense")
@@ -340,27 +340,8 @@ def load_wave_weights(name_or_path: str | os.PathLike[str], network: str | None 
 
 
 def _read(path: Path) -> WaveWeights:
-    h5py = import_h5py()
-    try:
-        with h5py.File(path, "r") as file:
-            version = file.attrs.get("consolve_wave_format")
-            if version is None:
-                raise WeightsError(
-                    f"{path}: not a wave surrogate of consolve (no attribute 'consolve_wave_format')"
-                )
-            if np.ndim(version) or version != FORMAT_VERSION:
-                raise WeightsError(
-                    f"{path}: format version {version}, this consolve reads {FORMAT_VERSION}; "
-                    "train again or install a consolve that fits"
-                )
-            record = {key: str(value) for key, value in file.attrs.items() if key != "consolve_wave_format"}
-            tensors = {
-                name: np.asarray(file[name][()]) for name in file if isinstance(file[name], h5py.Dataset)
-            }
-    except WeightsError:
-        raise
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:  # HDF5's own
-        raise WeightsError(f"{path}: cannot be read as HDF5 ({error}); train or install it again") from error
+    attributes, tensors = read_file(path, "consolve_wave_format", FORMAT_VERSION, "a wave surrogate")
+    record = {key: str(value) for key, value in attributes.items()}
     network = record.pop("network", "")
     if network not in SETTINGS:
         raise WeightsError(f"{path}: network {network!r}, expected one of {', '.join(SETTINGS)}")

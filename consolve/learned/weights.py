@@ -27,6 +27,7 @@ import os
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,30 +162,56 @@ def load_weights(name_or_path: str | os.PathLike[str], ndim: int) -> Weights:
 
 
 def _read(path: Path) -> Weights:
+    attributes, tensors = read_file(path, "consolve_format", FORMAT_VERSION, "a weights file")
+    network = attributes.get("network")
+    if network != "multilevel":
+        raise WeightsError(f"{path}: network {network!r}, expected 'multilevel'")
+    missing = [key for key in ("ndim", "sweeps", "hidden") if key not in attributes]
+    if missing:
+        raise WeightsError(f"{path}: attribute {missing[0]!r} is missing; the file is damaged")
+    numbers = {key: int(attributes[key]) for key in ("ndim", "sweeps", "hidden")}
+    record = {k: str(v) for k, v in attributes.items() if k not in numbers}
+    return Weights(**numbers, tensors=tensors, record=record, source=str(path))
+
+
+def read_file(
+    path: Path, version_name: str, version: int, kind: str
+) -> tuple[dict[str, Any], dict[str, NDArray]]:
+    """Attributes, all but the version's, and datasets of an HDF5 file of weights.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    version_name, version
+        Attribute that tells the format's version, and the one that is read.
+    kind
+        What the file should be, for messages.
+
+    Raises
+    ------
+    WeightsError
+        If it is no HDF5, damaged, or of another format or version.
+    """
     h5py = import_h5py()
 
     try:
         with h5py.File(path, "r") as file:
-            version = file.attrs.get("consolve_format")
-            if version is None:
-                raise WeightsError(f"{path}: not a weights file of consolve (no attribute 'consolve_format')")
-            if int(version) != FORMAT_VERSION:
+            found = file.attrs.get(version_name)
+            if found is None:
+                raise WeightsError(f"{path}: not {kind} of consolve (no attribute {version_name!r})")
+            if np.ndim(found) or found != version:
                 raise WeightsError(
-                    f"{path}: format version {int(version)}, this consolve reads {FORMAT_VERSION}; "
+                    f"{path}: format version {found}, this consolve reads {version}; "
                     "train again or install a consolve that fits"
                 )
-            network = file.attrs.get("network")
-            if network != "multilevel":
-                raise WeightsError(f"{path}: network {network!r}, expected 'multilevel'")
-            missing = [key for key in ("ndim", "sweeps", "hidden") if key not in file.attrs]
-            if missing:
-                raise WeightsError(f"{path}: attribute {missing[0]!r} is missing; the file is damaged")
-            numbers = {key: int(file.attrs[key]) for key in ("ndim", "sweeps", "hidden")}
-            tensors = {name: file[name][()] for name in file if isinstance(file[name], h5py.Dataset)}
-            record = {k: str(v) for k, v in file.attrs.items() if k not in (*numbers, "consolve_format")}
-    except OSError as error:
+            attributes = {name: value for name, value in file.attrs.items() if name != version_name}
+            datasets = {name: file[name] for name in file if isinstance(file[name], h5py.Dataset)}
+            return attributes, {name: np.asarray(dataset[()]) for name, dataset in datasets.items()}
+    except WeightsError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:  # HDF5's own
         raise WeightsError(f"{path}: cannot be read as HDF5 ({error}); train or install it again") from error
-    return Weights(**numbers, tensors=tensors, record=record, source=str(path))
 
 
 def save_weights(weights: Weights, path: str | os.PathLike[str]) -> None:
