@@ -15,6 +15,9 @@ from consolve.learned.dcdm_weights import load_dcdm_weights  # noqa: E402
 from consolve.learned.training_run import TrainingRun  # noqa: E402
 
 
+RITZ_AND_SLOWLY_UNROLLED = ["ritz", pytest.param("unrolled", marks=pytest.mark.slow)]
+
+
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     return write_sets(tmp_path_factory.mktemp("ritz"))
@@ -121,7 +124,7 @@ def assert_same_runs(folder):
     assert log(folder / "a.csv") == log(folder / "b.csv")
 
 
-@pytest.mark.parametrize("loss", ["ritz", "unrolled"])
+@pytest.mark.parametrize("loss", RITZ_AND_SLOWLY_UNROLLED)
 def test_an_interrupt_is_exit_code_130_and_resume_ends_as_without(sets, tmp_path, loss):
     complete(sets, loss, tmp_path / "a.h5", 6)
     code, error = outcome(process(2, "interrupt:0:3", words(sets, loss, tmp_path / "b.h5")))
@@ -146,7 +149,7 @@ def stop_at_random(sets, loss, folder, rng, number, most):
         torch.load(checkpoint, weights_only=True)  # whole
 
 
-@pytest.mark.parametrize("loss", ["ritz", "unrolled"])
+@pytest.mark.parametrize("loss", RITZ_AND_SLOWLY_UNROLLED)
 def test_a_killed_run_resumes_to_the_same_end(sets, tmp_path, loss):
     stop_at_random(sets, loss, tmp_path, np.random.default_rng(1), signal.SIGKILL, 0.1)
     complete(sets, loss, tmp_path / "b.h5", 40, "--resume")
@@ -166,7 +169,7 @@ def test_a_run_stopped_many_times_resumes_to_the_same_end(sets, tmp_path, loss, 
     assert_same_runs(tmp_path)
 
 
-@pytest.mark.parametrize("loss", ["ritz", "unrolled"])
+@pytest.mark.parametrize("loss", RITZ_AND_SLOWLY_UNROLLED)
 def test_two_processes_train_as_one(sets, train, tmp_path, loss):
     assert train(loss, tmp_path / "one.h5", steps=5) == 0
     code, error = outcome(process(2, "none", words(sets, loss, tmp_path / "two.h5", 5), TORCHRUN))
