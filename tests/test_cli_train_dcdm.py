@@ -14,7 +14,6 @@ from training_commands import TORCHRUN, command, log, outcome, process, wait_for
 from consolve.learned.dcdm_weights import load_dcdm_weights  # noqa: E402
 from consolve.learned.training_run import TrainingRun  # noqa: E402
 
-
 RITZ_AND_SLOWLY_UNROLLED = ["ritz", pytest.param("unrolled", marks=pytest.mark.slow)]
 
 
