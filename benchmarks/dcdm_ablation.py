@@ -115,7 +115,7 @@ def train(name: str, loss: str, steps: int) -> tuple[nn.Module, bool, dict[str, 
     net, image = network_of(name)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser, data = Muon(net.parameters(), RATE[name]), PublishedData()
-    begin, smoothed = time.perf_counter(), math.nan
+    begin, smoothed = time.process_time(), math.nan
     for step in range(steps):
         rng = np.random.default_rng([0, step])
         share = step / steps
@@ -142,7 +142,7 @@ def train(name: str, loss: str, steps: int) -> tuple[nn.Module, bool, dict[str, 
         smoothed = now if step == 0 else 0.98 * smoothed + 0.02 * now
         if step % 250 == 249:
             print(f"  {name}, {loss}: step {step + 1}, loss {smoothed:.4f}", flush=True)
-    return net.eval(), image, {"final_loss": smoothed, "seconds": round(time.perf_counter() - begin, 1)}
+    return net.eval(), image, {"final_loss": smoothed, "seconds": round(time.process_time() - begin, 1)}
 
 
 class Shell:
