@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from consolve.bench.measure import available_mb, session_resident_mb
+from consolve.bench.measure import session_resident_mb
+from consolve.memory import MIB, available
 
 POLL_S, MEMORY_POLL_S = 0.05, 0.5
 SHARE_OF_AVAILABLE = 0.9
@@ -58,7 +59,7 @@ def run_worker(
     WorkerError
         If it failed, ran out of time or memory, or crashed.
     """
-    limit = memory_limit_mb or SHARE_OF_AVAILABLE * available_mb()
+    limit = memory_limit_mb or SHARE_OF_AVAILABLE * available() / MIB
     with tempfile.TemporaryDirectory(prefix="consolve-bench-") as folder:
         task_path, result_path = Path(folder, "task.json"), Path(folder, "result.json")
         task_path.write_text(json.dumps(task))

@@ -35,20 +35,6 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def available_mb() -> float:
-    """Memory that new work can take without swapping, MiB, of the machine and the control group."""
-    available = float("inf")
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) / 1024
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            available = min(available, int(Path("/sys/fs/cgroup", name).read_text()) / MIB)
-        except (OSError, ValueError):
-            continue
-    return available
-
-
 def cpu_model() -> str:
     """The processor's name as the kernel gives it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from consolve.bench.launch import WorkerError, run_worker
 from consolve.bench.measure import cpu_model
 from consolve.bench.roster import Solver, stopping_options
+from consolve.memory import NotEnoughMemory, require
+from consolve.pde.grid import operator_bytes
 
 Document = dict[str, Any]
 Progress = Callable[[str], None]
@@ -26,6 +29,10 @@ EMPTY_ROW: dict[str, Any] = {
     "system_memory_mb": None,
     "first_use_s": None,
 }
+
+
+LEAST_FLUID = {"box": 1.0, "closed-box": 1.0, "two-phase": 1.0, "spheres": 0.8, "closed-spheres": 0.8}
+"""Share of fluid cells, at least; 0.2 of domains that are not named."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class Conditions:
         Ranks of the solvers, threads of those that run on one rank.
     repeat
         Set-ups and solves; the fastest counts.
+    repeat_within_s
+        No repetition begins later than so many seconds after the first began; None for no limit.
     timeout, memory_limit_mb
         Limits of each solver: seconds, and MiB over all ranks.
     history
@@ -65,6 +74,7 @@ class Conditions:
     timeout: float | None = None
     memory_limit_mb: float | None = None
     history: bool = False
+    repeat_within_s: float | None = None
 
 
 def run_poisson(
@@ -79,13 +89,27 @@ def run_poisson(
 
     A solver that fails, runs out of time or memory, or cannot solve this problem has a row with None for
     every number and why under ``reason``.
+
+    Raises
+    ------
+    NotEnoughMemory
+        If the system alone needs more memory than there is, with any of the solvers.
     """
     task = {"problem": asdict(problem) | {"cells": list(problem.cells)}}
     results: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
     unknowns = None
-    for solver in solvers:
+    needs = [system_bytes(problem, solver, conditions.cores) for solver in solvers]
+    size = " x ".join(map(str, problem.cells[::-1]))
+    require(min(needs, default=0), f"a system of {size} cells")
+    for solver, needed in zip(solvers, needs):
         on_start(solver.name)
+        try:
+            require(needed, f"its system, without the solver's own memory, on {_ranks(solver, conditions)},")
+        except NotEnoughMemory as error:
+            results.append({"solver": solver.name} | EMPTY_ROW | {"reason": f"out of memory: {error}"})
+            on_result(results[-1])
+            continue
         row, facts = run_solver(
             task | {"task": "direct" if solver.direct else "poisson"},
             solver, problem.dim, problem.rtol, EMPTY_ROW, conditions, while_waiting,
@@ -99,6 +123,24 @@ def run_poisson(
         "machine": machine(conditions.cores, versions),
         "results": results,
     }
+
+
+def system_bytes(problem: PoissonProblem, solver: Solver, cores: int) -> int:
+    """What the system of a benchmark takes at least, over all ranks, before any solver.
+
+    Each rank makes the whole operator and right-hand side, and keeps its rows of the matrix: 12 bytes an
+    entry and 4 a row, and two vectors.  How many cells are fluid is known exactly only once they are made.
+    """
+    cells, ranks = math.prod(problem.cells), 1 if solver.one_rank else cores
+    whole = ranks * (operator_bytes(problem.cells) + 8 * cells)
+    if solver.direct:
+        return whole
+    entries = 2 * problem.dim + 1
+    return whole + int(LEAST_FLUID.get(problem.domain, 0.2) * cells) * (12 * entries + 4 + 16)
+
+
+def _ranks(solver: Solver, conditions: Conditions) -> str:
+    return "one rank" if solver.one_rank or conditions.cores == 1 else f"{conditions.cores} ranks"
 
 
 def run_solver(
@@ -127,6 +169,7 @@ def run_solver(
                 "ranks": ranks,
                 "threads": threads,
                 "repeat": conditions.repeat,
+                "repeat_within_s": conditions.repeat_within_s,
                 "history": conditions.history,
             },
             ranks=ranks,

@@ -65,11 +65,12 @@ def ritz(
     """
     from consolve.files import check_writable_file
     from consolve.learned.training_record import revision
+    from consolve.memory import GIB, available
     from consolve.pde.domains import make_domain
     from consolve.pde.lanczos import rank
     from consolve.pde.ritz_data import RitzSet
     from consolve.pde.ritz_generation import generate
-    from consolve.pde.ritz_memory import GIB, Needs, free_memory
+    from consolve.pde.ritz_memory import Needs
 
     if not out.endswith(".h5"):
         raise click.UsageError(f"--out {out!r}: expected a name that ends in .h5")
@@ -90,7 +91,7 @@ def ritz(
         domain_seed,
     )  # fmt: skip
     needs = Needs(ritz_set, operator.unknowns)
-    allowed = free_memory() / 2 if memory is None else memory * GIB
+    allowed = available() / 2 if memory is None else memory * GIB
     if sys.stderr.isatty():
         click.echo(
             f"{ritz_set.vectors} vectors of {operator.unknowns} unknowns take "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from typing import Any
 
@@ -51,14 +52,28 @@ def grid_shape(cells: tuple[int, ...], dim: int) -> tuple[int, ...]:
     return cells[::-1]
 
 
+BYTES_PER_CELL_OF_FLOW = 150
+"""Of a flow and its pressure operator during a step, at least."""
+
+
 def checked_scene(name: str, shape: tuple[int, ...], seed: int) -> Any:
-    """The scene of a name, shape and seed; what does not fit is wrong usage."""
+    """The scene of a name, shape and seed; what is not possible is wrong usage.
+
+    Raises
+    ------
+    NotEnoughMemory
+        If a flow in it needs more memory than there is.
+    """
+    from consolve.memory import require
     from consolve.pde.scenes import make_scene
 
     try:
-        return make_scene(name, shape, seed)
+        scene = make_scene(name, shape, seed)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    size = " x ".join(map(str, shape[::-1]))
+    require(BYTES_PER_CELL_OF_FLOW * math.prod(shape), f"a flow on {size} cells")
+    return scene
 
 
 def petsc_words(words: tuple[str, ...]) -> list[str]:

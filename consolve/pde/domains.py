@@ -11,6 +11,7 @@ Only ``pockets`` holds fluid that is cut off from the open side; elsewhere such 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import label, uniform_filter
 
+from consolve.memory import require
 from consolve.pde.grid import AIR, FLUID, SOLID, GridOperator, Sides
 from consolve.pde.maze import carve_maze
 
@@ -92,6 +94,8 @@ def make_domain(name: str, shape: Sequence[int], seed: int = 0, contrast: float 
     ------
     ValueError
         If the name is unknown, or the shape is not usable or too small.
+    NotEnoughMemory
+        If the image needs more memory than there is; nothing was allocated.
     """
     closed = name.startswith(CLOSED_PREFIX)
     base = name.removeprefix(CLOSED_PREFIX)
@@ -109,6 +113,8 @@ def make_domain(name: str, shape: Sequence[int], seed: int = 0, contrast: float 
     if not contrast > 0:
         raise ValueError(f"contrast must be positive, got {contrast}")
 
+    size = " x ".join(map(str, cells))
+    require(math.prod(cells) * _BYTES.get(base, 6), f"the domain {name!r} of {size} cells")
     cell_type, dense = _BUILDERS[base](cells, np.random.default_rng(seed))
     outside = [(SOLID, SOLID)] * len(cells)
     if closed:
@@ -333,6 +339,10 @@ _BUILDERS: dict[str, Callable[[Shape, np.random.Generator], Image]] = {
     "pockets": _pockets,
     "two-phase": _two_phase,
 }
+
+_BYTES = {"box": 1, "pockets": 1, "porous": 8, "two-phase": 9}
+"""Bytes per cell that making an image takes at least at one time; 6 for those not named (image, labels of
+regions, and which of them stay)."""
 
 DOMAIN_NAMES: tuple[str, ...] = tuple(_BUILDERS)
 """Names that :func:`make_domain` knows, without the ``closed-`` prefix."""

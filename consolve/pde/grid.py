@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from consolve.memory import require
 from consolve.pde import kernels
 from consolve.pde.arrays import zeros
 
@@ -101,6 +103,13 @@ class GridOperator:
             2 k_i k_j / (k_i + k_j), faces to AIR get k_i.
         dtype
             float64 or float32: of the coefficients.
+
+        Raises
+        ------
+        ValueError
+            If an argument is not as described.
+        NotEnoughMemory
+            If the operator needs more memory than there is; nothing was allocated.
         """
         types = np.ascontiguousarray(cell_type)
         if types.ndim not in (2, 3) or not np.issubdtype(types.dtype, np.integer):
@@ -116,6 +125,8 @@ class GridOperator:
                 "known types: FLUID 0, SOLID 1, AIR 2"
             )
         sides = normalised_sides(outside, types.ndim)
+        size = " x ".join(map(str, types.shape))
+        require(operator_bytes(types.shape, dtype), f"the Poisson operator of {size} cells")
         types = types.astype(np.uint8)
         if mobility is None:
             k: NDArray = np.ones((1, 1, 1), dtype)
@@ -256,6 +267,11 @@ class GridOperator:
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.shape))
         return f"GridOperator({size} cells, {self.unknowns} unknowns, {self.dtype})"
+
+
+def operator_bytes(shape: Sequence[int], dtype: type = np.float64) -> int:
+    """What :meth:`GridOperator.from_cell_types` allocates: coefficients, cell types, active cells."""
+    return math.prod(shape) * ((len(shape) + 1) * np.dtype(dtype).itemsize + 2)
 
 
 def as_volume(array: NDArray) -> NDArray:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 
+from consolve.memory import GIB, NotEnoughMemory
+from consolve.memory import available as free_memory
 from consolve.pde.ritz_data import RitzSet
 
-GIB = 1 << 30
-
-
-class NotEnoughMemory(ValueError):
-    """The vectors asked for do not fit into the memory allowed."""
+__all__ = ["GIB", "Needs", "NotEnoughMemory", "free_memory"]
 
 
 @dataclass(frozen=True)
@@ -79,15 +76,3 @@ class Needs:
         """Bytes of the set, at most."""
         s, cells = self.ritz_set, int(np.prod(self.ritz_set.shape))
         return 4 * s.samples * cells + 32 * s.chunks + 16 * s.vectors + 40 * cells + (1 << 20)
-
-
-def free_memory() -> int:
-    """Bytes of memory that programs can take now."""
-    try:
-        with open("/proc/meminfo") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
