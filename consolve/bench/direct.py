@@ -1,4 +1,4 @@
-"""Direct solution of the empty box by cosine and sine transforms (SciPy's): the floor that iterations are held against.
+"""Direct solution of the empty box by SciPy's cosine and sine transforms: the floor under all iterations.
 
 The operator of an empty box is a sum of one-dimensional ones, each diagonal in a trigonometric basis that
 its two ends choose (Swarztrauber, SIAM Review 19, 1977).  Cells have unit spacing; the pressure is 0 at the

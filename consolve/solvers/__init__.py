@@ -5,6 +5,7 @@ From a program that has no Python of its own, the same classes are found by
 ``-ksp_type python -ksp_python_type consolve.solvers.KSPDCD``.
 """
 
+import consolve.kernel_cache  # noqa: F401  (before the first kernel)
 from consolve.solvers.errors import (
     InconsistentRightHandSide,
     MatrixError,
