@@ -112,10 +112,17 @@ def test_weights_are_no_data(train, sets, tmp_path, capsys):
     assert "not of Ritz data" in capsys.readouterr().err
 
 
-def complete(sets, loss, out, steps, *more):
-    """A whole run in a process like those that are stopped: equal in every bit only with equal threads."""
-    code, error = outcome(process(2, "none", [*words(sets, loss, out, steps), *more]))
-    assert code == 0, error
+@pytest.fixture
+def complete(train):
+    """Trains to the end in this process, with one thread as those that are stopped: equal in every bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def run(loss, out, steps, *more):
+        assert train(loss, out, *more, steps=steps) == 0
+
+    yield run
+    torch.set_num_threads(before)
 
 
 def assert_same_runs(folder):
@@ -124,12 +131,12 @@ def assert_same_runs(folder):
 
 
 @pytest.mark.parametrize("loss", RITZ_AND_SLOWLY_UNROLLED)
-def test_an_interrupt_is_exit_code_130_and_resume_ends_as_without(sets, tmp_path, loss):
-    complete(sets, loss, tmp_path / "a.h5", 6)
+def test_an_interrupt_is_exit_code_130_and_resume_ends_as_without(sets, complete, tmp_path, loss):
+    complete(loss, tmp_path / "a.h5", 6)
     code, error = outcome(process(2, "interrupt:0:3", words(sets, loss, tmp_path / "b.h5")))
     assert code == 130 and error.strip().endswith("interrupted")
     assert torch.load(tmp_path / "b.checkpoint.pt", weights_only=True)["step"] == 3
-    complete(sets, loss, tmp_path / "b.h5", 6, "--resume")
+    complete(loss, tmp_path / "b.h5", 6, "--resume")
     assert_same_runs(tmp_path)
 
 
@@ -149,22 +156,22 @@ def stop_at_random(sets, loss, folder, rng, number, most):
 
 
 @pytest.mark.parametrize("loss", RITZ_AND_SLOWLY_UNROLLED)
-def test_a_killed_run_resumes_to_the_same_end(sets, tmp_path, loss):
+def test_a_killed_run_resumes_to_the_same_end(sets, complete, tmp_path, loss):
     stop_at_random(sets, loss, tmp_path, np.random.default_rng(1), signal.SIGKILL, 0.1)
-    complete(sets, loss, tmp_path / "b.h5", 40, "--resume")
-    complete(sets, loss, tmp_path / "a.h5", 40)
+    complete(loss, tmp_path / "b.h5", 40, "--resume")
+    complete(loss, tmp_path / "a.h5", 40)
     assert_same_runs(tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("loss", ["ritz", "unrolled"])
-def test_a_run_stopped_many_times_resumes_to_the_same_end(sets, tmp_path, loss, number):
-    complete(sets, loss, tmp_path / "a.h5", 40)
+def test_a_run_stopped_many_times_resumes_to_the_same_end(sets, complete, tmp_path, loss, number):
+    complete(loss, tmp_path / "a.h5", 40)
     rng = np.random.default_rng(0)
     for _ in range(8):
         stop_at_random(sets, loss, tmp_path, rng, number, 0.5)
-    complete(sets, loss, tmp_path / "b.h5", 40, "--resume")
+    complete(loss, tmp_path / "b.h5", 40, "--resume")
     assert_same_runs(tmp_path)
 
 
@@ -181,6 +188,7 @@ def test_two_processes_train_as_one(sets, train, tmp_path, loss):
         np.testing.assert_allclose(b.tensors[name], tensor, atol=2e-3)
 
 
+@pytest.mark.slow  # test_wave_training_command.py has the same of another network
 def test_two_processes_stop_together_when_one_is_interrupted(sets, tmp_path):
     line = words(sets, "unrolled", tmp_path / "w.h5", 20000)
     code, error = outcome(process(2, "interrupt:1:3", line, TORCHRUN))
