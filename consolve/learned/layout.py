@@ -1,4 +1,4 @@
-"""Where each array of each level stands: one float32 arena and one table of integers for the kernels."""
+"""Where each array of each level stands: one arena and a record of addresses a level for the kernels."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from consolve.learned.cycle_kernels import OPTIONS
+from consolve.learned.cycle_kernels import COLUMNS, OPTIONS
+from consolve.learned.row_vectors import LANES, row_width
 from consolve.learned.weights import COARSEST
 
-ARRAYS = (
-    "x", "b", "residual", "smoother", "diagonal", "own",
-    "prolong0", "prolong1", "prolong2", "face0", "face1", "face2",
-)  # fmt: skip
-"""Arrays of a level, in the order of the table's columns from 6 on; see cycle_kernels for the layout of
-one."""
+VECTORS = ("x", "b", "residual")
+COEFFICIENTS = ("smoother", "diagonal", "own", "prolong0", "prolong1", "prolong2", "face0", "face1", "face2")
+PACKED_COEFFICIENTS = ("relax", "moves")
+_FIRST_ARRAY = COLUMNS.index("x")
 
 
 @dataclass(frozen=True)
@@ -27,20 +26,55 @@ class Layout:
     ----------
     shapes
         Cells (n0, n1, n2) of each level, finest first; n0 = 1 for a 2D grid.
-    table
-        int64, one row a level: n0, n1, n2, rows, width, uniform, then the offset of each array in the arena.
+    packed
+        The finest level is one of packed coefficients.
+    offsets
+        For each level, the arrays that it has and where they begin in the arena.
     size
-        float32 values in the arena.
+        Values of four bytes in the arena.
     """
 
     shapes: tuple[tuple[int, int, int], ...]
-    table: NDArray[np.int64]
+    packed: bool
+    offsets: tuple[dict[str, int], ...]
     size: int
 
-    def array(self, arena: NDArray[np.float32], level: int, name: str) -> NDArray[np.float32]:
-        """View (2, rows, width) of one array."""
-        rows, width, at = (int(self.table[level, q]) for q in (3, 4, 6 + ARRAYS.index(name)))
-        return arena[at : at + 2 * rows * width].reshape(2, rows, width)
+    def is_packed(self, level: int) -> bool:
+        """The level has packed coefficients."""
+        return self.packed and level == 0
+
+    def array(self, arena: NDArray[np.float32], level: int, name: str) -> NDArray:
+        """View (2, rows, width) of one array: float32, uint32 for packed coefficients."""
+        at, shape = self.offsets[level][name], array_shape(self.shapes[level])
+        view = arena[at : at + int(np.prod(shape))].reshape(shape)
+        return view.view(np.uint32) if name in PACKED_COEFFICIENTS else view
+
+    def records(self, arena: NDArray[np.float32]) -> NDArray[np.int64]:
+        """What the kernels need to know of each level, see cycle_kernels."""
+        records = []
+        for level, shape in enumerate(self.shapes):
+            arrays = {name: self.array(arena, level, name) for name in self.offsets[level]}
+            records.append(record_of(shape, self.is_packed(level), arrays))
+        return np.array(records)
+
+    def bytes(self, level: int) -> int:
+        """Memory of a level."""
+        return 4 * len(self.offsets[level]) * int(np.prod(array_shape(self.shapes[level])))
+
+
+def array_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Shape (2, rows, width) of the arrays of a level of n0 x n1 x n2 cells."""
+    n0, n1, n2 = shape
+    return 2, (n0 + 2 if n0 > 1 else 1) * (n1 + 2), row_width(n2)
+
+
+def record_of(shape: tuple[int, int, int], packed: bool, arrays: dict[str, NDArray]) -> NDArray[np.int64]:
+    """The record of a level, by the columns of cycle_kernels; 0 for arrays that it does not have."""
+    record = np.zeros(len(COLUMNS), np.int64)
+    record[:_FIRST_ARRAY] = *shape, *array_shape(shape)[1:], packed
+    for name, array in arrays.items():
+        record[COLUMNS.index(name)] = array.ctypes.data + array.itemsize
+    return record
 
 
 def level_shapes(shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
@@ -52,32 +86,28 @@ def level_shapes(shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
     return tuple(levels)  # type: ignore[arg-type]
 
 
-def make_layout(shape: tuple[int, ...], uniform: bool) -> Layout:
-    """Layout of a grid; ``uniform`` leaves out the face arrays of the finest level."""
+def coefficient_names(shape: tuple[int, int, int], packed: bool) -> tuple[str, ...]:
+    """The arrays of coefficients that a level has."""
+    if packed:
+        return PACKED_COEFFICIENTS
+    return tuple(n for n in COEFFICIENTS if shape[0] > 1 or n not in ("face0", "prolong0"))
+
+
+def make_layout(shape: tuple[int, ...], packed: bool) -> Layout:
+    """Layout of a grid; ``packed`` is for an image whose open faces are all alike."""
     shapes = level_shapes(shape)
-    table = np.zeros((len(shapes), 6 + len(ARRAYS)), np.int64)
+    packed = packed and len(shapes) > 1
+    offsets: list[dict[str, int]] = []
     at = 0
-    for level, (n0, n1, n2) in enumerate(shapes):
-        rows = (n0 + 2 if n0 > 1 else 1) * (n1 + 2)
-        width = (n2 + 1) // 2 + 2
-        table[level, :6] = n0, n1, n2, rows, width, uniform and level == 0
+    for level, cells in enumerate(shapes):
         last = level == len(shapes) - 1
-        for column, name in enumerate(ARRAYS, 6):
-            needed = name in ("x", "b") if last else True
-            if name.startswith("face") and uniform and level == 0:
-                needed = False
-            if name in ("face0", "prolong0") and n0 == 1:
-                needed = False
-            if needed:
-                table[level, column] = at
-                at += 2 * rows * width
-            else:
-                table[level, column] = table[level, 6]  # never read; a view must still exist
-    if at >= 2**31:
-        raise ValueError(
-            f"a grid of {shape} cells is too large for one process: its levels take {at * 4} bytes"
-        )
-    return Layout(shapes, table, at)
+        coefficients = coefficient_names(cells, packed and level == 0)
+        names = ("x", "b") if last else VECTORS + coefficients
+        size = int(np.prod(array_shape(cells)))
+        offsets.append({name: at + q * size for q, name in enumerate(names)})
+        at += len(names) * size
+    # A row of coarse values is read as far as whole vectors of the fine one go.
+    return Layout(shapes, packed, tuple(offsets), at + 2 * LANES)
 
 
 @njit(**OPTIONS)

@@ -76,3 +76,28 @@ def gather(x, runs, scale, z, n0, n1, threads):
     n = runs.shape[0]
     for q in prange(threads):
         _gather_runs(x, runs, scale, z, n0, n1, n * q // threads, n * (q + 1) // threads)
+
+
+@njit(**OPTIONS)
+def _add_runs(z, weights, runs, x, n0, n1, start, stop):
+    for m in range(start, stop):
+        first, length, line, k = runs[m, 0], runs[m, 1], runs[m, 2], runs[m, 3]
+        if line < 0:
+            continue
+        target = x[first : first + length]
+        for q in range(weights.size):
+            near, beside = _rows_of_run(z[q], line, k, n0, n1)
+            weight = weights[q]
+            for h in range(length // 2):
+                target[2 * h] += weight * near[h]
+                target[2 * h + 1] += weight * beside[h]
+            if length % 2 == 1:
+                target[length - 1] += weight * near[length // 2]
+
+
+@njit(parallel=True, **OPTIONS)
+def gather_combination(z, weights, runs, x, n0, n1, threads):
+    """x += sum of weights[q] z[q] at active cells; z is (q, 2, rows, width).  Bytes per entry: 4 q + 16."""
+    n = runs.shape[0]
+    for q in prange(threads):
+        _add_runs(z, weights, runs, x, n0, n1, n * q // threads, n * (q + 1) // threads)
