@@ -16,7 +16,7 @@ _ONE, _ZERO = np.float32(1), np.float32(0)
 
 
 @njit(**OPTIONS)
-def _squash(t):
+def squash(t):
     return t / (_ONE + t)
 
 
@@ -121,12 +121,12 @@ def coarse_faces(f, links, drain, irregular, axis, ndim, blocks, gamma, net, coa
                 right /= lateral_axes * total
                 along, beyond = links[axis, ci, cj, ck] / total, links[axis, ni, nj, nk] / total
                 drained, drawn = drain[ci, cj, ck] / total, drain[ni, nj, nk] / total
-                even = _squash(np.float32(2))
+                even = squash(np.float32(2))
                 a = 2 * series / total - _ONE
                 b = total / (columns * largest) - _ONE
-                c, d = _squash(along + beyond) - even, _squash(abs(along - beyond))
-                e, g = _squash(left + right) - even, _squash(abs(left - right))
-                p, q = _squash(drained + drawn), _squash(abs(drained - drawn))
+                c, d = squash(along + beyond) - even, squash(abs(along - beyond))
+                e, g = squash(left + right) - even, squash(abs(left - right))
+                p, q = squash(drained + drawn), squash(abs(drained - drawn))
                 if max(max(abs(a), abs(b)), max(abs(c), d), max(abs(e), g), max(p, q)) > REGULAR:
                     phi[0, count], phi[1, count], phi[2, count], phi[3, count] = a, b, c, d
                     phi[4, count], phi[5, count], phi[6, count], phi[7, count] = e, g, p, q

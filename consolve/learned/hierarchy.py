@@ -8,9 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.learned import coarsen_kernels, cycle_kernels, setup_kernels
+from consolve.learned import (
+    coarsen_kernels,
+    cycle_kernels,
+    finest_coarsening,
+    finest_kernels,
+    setup_kernels,
+)
 from consolve.learned.coarsest import pseudo_inverse
-from consolve.learned.layout import ARRAYS, Layout, make_layout
+from consolve.learned.layout import COEFFICIENTS, VECTORS, Layout, array_shape, make_layout
+from consolve.learned.packing import pack, unit_of
 from consolve.learned.weights import LEVEL_CLASSES, Weights
 from consolve.pde.arrays import zeros
 
@@ -26,6 +33,24 @@ Nets = dict[str, tuple[NDArray[np.float32], ...]]
 """The perceptrons of a level class as the kernels take them: cell, face, prolongation."""
 Volumes = list[NDArray[np.float32]]
 """Face coefficients by axis, (n0, n1, n2) each, the first (1, 1, 1) where n0 = 1."""
+
+
+@dataclass(frozen=True)
+class UniformLevel:
+    """A finest level whose open faces all have the coefficient 1.
+
+    Parameters
+    ----------
+    active
+        Boolean volume (n0, n1, n2).
+    start, place, part
+        Its Dirichlet parts, float32 in units of the coefficient; see consolve.pde.uniform.DirichletParts.
+    """
+
+    active: NDArray[np.bool_]
+    start: NDArray[np.int32]
+    place: NDArray[np.int32]
+    part: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -147,6 +172,50 @@ class LevelBuilder:
         return coarse, coarse_fixed
 
 
+    def uniform(
+        self, level: UniformLevel, unit: np.float32, relax: NDArray, moves: NDArray, coarse_shape: tuple[int, ...]
+    ) -> tuple[Volumes, NDArray[np.float32]]:
+        """Fill the packed arrays of a uniform finest level, as ``kernels`` and ``pack`` do.
+
+        Returns
+        -------
+        As ``coarse``.
+
+        Raises
+        ------
+        ValueError
+            If coefficients leave the range of single precision.
+        """
+        nets, tensors, ndim = self._nets[0], self.weights.tensors, self.weights.ndim
+        threads = self.threads if level.active.size >= cycle_kernels.SERIAL_CELLS else 1
+        fixed = level.start, level.place, level.part
+        code, theta = np.empty(level.active.shape, np.uint8), np.empty_like(level.part)
+        finest_kernels.write_codes(level.active.view(np.uint8), level.start, level.place, code, threads)
+        self._check_parts(level, code)
+        scalars = np.array([tensors[n][0] for n in ("gamma", "theta", "linear", "drop")])
+        marked = np.empty(coarse_shape, np.bool_)
+        finest_kernels.level_kernels(
+            code, *fixed, ndim, scalars, unit, nets["cell"], nets["prolongation"], theta, marked, relax, moves,
+            threads,
+        )  # fmt: skip
+        coarse = [np.empty(coarse_shape, np.float32) for _ in range(3)]
+        coarse_fixed = np.empty(coarse_shape, np.float32)
+        finest_coarsening.coarse_operator(
+            code, *fixed, theta, marked, ndim, scalars[0], nets["face"], *coarse, coarse_fixed, threads
+        )
+        return coarse, coarse_fixed
+
+    def _check_parts(self, level: UniformLevel, code: NDArray[np.uint8]) -> None:
+        """Only cells without an open face can have a diagonal that is too small."""
+        part = level.part
+        tiny = np.flatnonzero(part < np.finfo(np.float32).tiny)
+        line = np.searchsorted(level.start, tiny, "right") - 1
+        alone = code.reshape(-1, code.shape[2])[line, level.place[tiny]] & finest_kernels.FACES == 0
+        if alone.any() or not np.isfinite(part.max(initial=0)):
+            self.extreme = True
+            raise ValueError(EXTREME)
+
+
 class Hierarchy:
     """All levels from a given one down to the coarsest, in one process.
 
@@ -156,30 +225,33 @@ class Hierarchy:
         Setup of a level.
     shape
         Cells of the first level: 2 or 3 axes.
-    uniform
-        Its open faces all have the coefficient 1.
+    packed
+        Its open faces all have the coefficient 1, and its Dirichlet parts are packable.
     first
         Its number in the whole hierarchy, 0 for the finest.
     """
 
-    def __init__(self, builder: LevelBuilder, shape: tuple[int, ...], uniform: bool, first: int = 0) -> None:
+    def __init__(self, builder: LevelBuilder, shape: tuple[int, ...], packed: bool, first: int = 0) -> None:
         self.builder, self.first = builder, first
-        self.layout: Layout = make_layout(shape, uniform)
+        self.layout: Layout = make_layout(shape, packed)
         self.arena = zeros(self.layout.size, np.float32)
-        alpha = builder.weights.tensors["alpha"]
-        self._alpha = np.ascontiguousarray(alpha[min(first, LEVEL_CLASSES - 1) :])
+        self.records = self.layout.records(self.arena)
+        tensors = builder.weights.tensors
+        classes = np.minimum(np.arange(first, first + len(self.layout.shapes)), LEVEL_CLASSES - 1)
+        self.units = np.array([unit_of(tensors["linear"][c]) for c in classes], np.float32)
+        self.alpha = np.ascontiguousarray(tensors["alpha"][min(first, LEVEL_CLASSES - 1) :])
         self.inverse = np.zeros((0, 0), np.float32)
 
-    def fits(self, shape: tuple[int, ...], uniform: bool) -> bool:
+    def fits(self, shape: tuple[int, ...], packed: bool) -> bool:
         """True if the memory serves a grid of this shape and kind."""
-        other = make_layout(shape, uniform)
-        return self.layout.shapes == other.shapes and self.layout.size == other.size
+        return self.layout == make_layout(shape, packed)
 
     def clear(self) -> None:
         """Zero what an earlier operator left in the vectors."""
         for level in range(len(self.layout.shapes)):
-            for name in ("x", "b", "residual"):
-                self.array(level, name)[:] = 0
+            for name in VECTORS:
+                if name in self.layout.offsets[level]:
+                    self.array(level, name)[:] = 0
 
     def array(self, level: int, name: str) -> NDArray[np.float32]:
         """One array (2, rows, width) of a level."""
@@ -187,12 +259,24 @@ class Hierarchy:
 
     def build(self, faces: Volumes, fixed: NDArray[np.float32], check: bool = True) -> None:
         """Setup of all levels from the operator of the first; ``check`` as for LevelBuilder.kernels."""
+        self._build(0, faces, fixed, check)
+
+    def build_uniform(self, level: UniformLevel) -> None:
+        """Setup of all levels where the first is packed."""
+        words = self.array(0, "relax"), self.array(0, "moves")
+        self._build(1, *self.builder.uniform(level, self.units[0], *words, self.layout.shapes[1]))
+
+    def _build(self, begin: int, faces: Volumes, fixed: NDArray[np.float32], check: bool = True) -> None:
         layout, builder = self.layout, self.builder
-        for level in range(len(layout.shapes) - 1):
-            arrays = [self.array(level, name) for name in ARRAYS[3:]]
-            number, store_faces = self.first + level, bool(layout.table[level, 5] == 0)
-            theta, irregular = builder.kernels(number, faces, fixed, arrays, store_faces, check)
-            faces, fixed = builder.coarse(number, faces, fixed, theta, irregular, layout.shapes[level + 1])
+        for level in range(begin, len(layout.shapes) - 1):
+            packed = layout.is_packed(level)
+            arrays = self._coefficients(level)
+            theta, irregular = builder.kernels(self.first + level, faces, fixed, arrays, not packed, check)
+            if packed:
+                words = self.array(level, "relax"), self.array(level, "moves")
+                pack(*arrays[:6], self.units[level], *words)
+            number, shape = self.first + level, layout.shapes[level + 1]
+            faces, fixed = builder.coarse(number, faces, fixed, theta, irregular, shape)
         n = fixed.size
         off = np.zeros((n, n))
         index = np.arange(n).reshape(fixed.shape)
@@ -203,28 +287,35 @@ class Hierarchy:
                 off[low, high] = off[high, low] = faces[axis].take(range(m - 1), axis).ravel()
         self.inverse = pseudo_inverse(off, fixed.ravel()).astype(np.float32)
 
-    def first_diagonal(self) -> NDArray[np.float32]:
-        """Diagonal of the first level; what stands in its place where there is only one."""
-        if len(self.layout.shapes) == 1:
-            return np.diag(self.inverse)
-        return self.array(0, "diagonal")
+    def _coefficients(self, level: int) -> list[NDArray[np.float32]]:
+        """Where the coefficients of a level go, the names in COEFFICIENTS; those not needed have size 0."""
+        shape = self.layout.shapes[level]
+        nothing = np.zeros((2, 0, 0), np.float32)
+        if self.layout.is_packed(level):
+            count = 6
+            own = [zeros(array_shape(shape), np.float32) for _ in range(count)]
+            if shape[0] == 1:
+                own[3] = nothing
+            return own + [nothing] * (len(COEFFICIENTS) - count)
+        has = self.layout.offsets[level]
+        return [self.array(level, name) if name in has else nothing for name in COEFFICIENTS]
+
+    def count_unknowns(self, level: int) -> int:
+        """Cells of a level that take part."""
+        if level == len(self.layout.shapes) - 1:
+            return int(np.count_nonzero(np.diag(self.inverse)))
+        return int(np.count_nonzero(self.array(level, "relax" if self.layout.is_packed(level) else "diagonal")))
 
     def cycle(self, threads: int) -> None:
         """x = M b on the first level."""
-        cycle_kernels.v_cycle(self.arena, self.layout.table, self._alpha, self.inverse, threads)
+        cycle_kernels.v_cycle(self.records, self.units, self.alpha, self.inverse, 0, threads)
 
     def facts(self, unknowns: int | None = None) -> list[LevelFacts]:
         """Facts of each level; ``unknowns`` of the first, counted from its diagonal by default."""
         layout = self.layout
-        ends = [int(layout.table[q + 1, 6]) for q in range(len(layout.shapes) - 1)] + [layout.size]
         facts = []
         for level, shape in enumerate(layout.shapes):
-            if level == 0 and unknowns is not None:
-                count = unknowns
-            elif level == len(layout.shapes) - 1:
-                count = int(np.count_nonzero(np.diag(self.inverse)))
-            else:
-                count = int(np.count_nonzero(self.array(level, "diagonal")))
-            size = 4 * (ends[level] - int(layout.table[level, 6]))
-            facts.append(LevelFacts(shape[3 - self.builder.weights.ndim :], count, size))
+            known = level == 0 and unknowns is not None
+            count = unknowns if known else self.count_unknowns(level)
+            facts.append(LevelFacts(shape[3 - self.builder.weights.ndim :], int(count or 0), layout.bytes(level)))
         return facts

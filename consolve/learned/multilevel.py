@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.learned import cycle_kernels, setup_kernels, vector_kernels
-from consolve.learned.hierarchy import EXTREME, Hierarchy, LevelBuilder, LevelFacts, vanishes
+from consolve.learned.grid_directions import GridDirections
+from consolve.learned.hierarchy import EXTREME, Hierarchy, LevelBuilder, LevelFacts, UniformLevel, vanishes
 from consolve.learned.layout import runs_of
+from consolve.learned.packing import is_packable
 from consolve.learned.weights import Weights
-from consolve.pde.grid import GridOperator
+from consolve.pde.grid import GridOperator, as_volume
+from consolve.pde.uniform import UniformOperator
 
 
 def powers_of_two(size: float) -> tuple[float, float]:
@@ -21,6 +24,16 @@ def powers_of_two(size: float) -> tuple[float, float]:
     """
     exponent = int(np.floor(np.log2(size))) if size > 0 else -1022
     return 2.0 ** min(-exponent, 1022), 2.0 ** max(exponent, -1022)
+
+
+def uniform_level(operator: UniformOperator) -> UniformLevel | None:
+    """What setup needs of an operator on the finest level; None if its diagonal cannot be packed."""
+    fixed = operator.fixed
+    with np.errstate(over="ignore", under="ignore"):
+        part = (fixed.part * (1 / operator.coefficient)).astype(np.float32)
+    if not is_packable(part):
+        return None
+    return UniformLevel(as_volume(operator.active), fixed.start, fixed.place, part)
 
 
 class MultilevelPreconditioner:
@@ -80,30 +93,57 @@ class MultilevelPreconditioner:
             raise ValueError(
                 f"the operator is {operator.ndim}D, the weights are for {self.weights.ndim}D grids"
             )
-        volumes = operator._volumes
-        faces, dirichlet, active = volumes[:3], volumes[3], volumes[4]
-        largest = float(setup_kernels.largest_face(*faces))
-        uniform = largest > 0 and bool(setup_kernels.is_uniform(*faces, active, faces[1].dtype.type(largest)))
-        self.scale = largest if largest > 0 else max(float(dirichlet.max()), 1e-300)
-        if self._hierarchy is not None and self._hierarchy.fits(operator.shape, uniform):
-            self._hierarchy.clear()
-        else:
+        uniform = UniformOperator.of(operator)
+        level = None if uniform is None else uniform_level(uniform)
+        if self._hierarchy is None or not self._hierarchy.fits(operator.shape, level is not None):
             self._hierarchy = None  # its memory is free before the next is taken
-            self._hierarchy = Hierarchy(self._builder, operator.shape, uniform)
-        shape = self._hierarchy.layout.shapes[0]
+            self._hierarchy = Hierarchy(self._builder, operator.shape, level is not None)
+        else:
+            self._hierarchy.clear()
+        if uniform is not None and level is not None and self._hierarchy.layout.is_packed(0):
+            self.scale = uniform.coefficient
+            self._hierarchy.build_uniform(level)
+        else:
+            self._set_up(self._hierarchy, operator)
+        self._find_runs(operator if uniform is None else uniform)
+        self._levels = self._hierarchy.facts(operator.unknowns)
+        self.setups += 1
+
+    def _find_runs(self, operator: GridOperator) -> None:
+        runs = operator.runs if isinstance(operator, UniformOperator) else None
+        if runs is not None and runs.cells is self.cells:
+            self._runs = runs.table
+            self._entries = operator.unknowns if self.cells is None else self.cells.size
+            return
+        cells = operator.cells if self.cells is None else self.cells
+        active = as_volume(operator.active)
+        self._runs = runs_of(cells, active.reshape(-1), *active.shape[1:])
+        self._entries = cells.size
+
+    def _set_up(self, hierarchy: Hierarchy, operator: GridOperator) -> None:
+        volumes = operator._volumes
+        faces, dirichlet = volumes[:3], volumes[3]
+        largest = float(setup_kernels.largest_face(*faces))
+        self.scale = largest if largest > 0 else max(float(dirichlet.max()), 1e-300)
+        shape = hierarchy.layout.shapes[0]
         scaled = [np.empty(shape if a or shape[0] > 1 else (1, 1, 1), np.float32) for a in range(3)]
         fixed = np.empty(shape, np.float32)
         setup_kernels.load_finest(*faces, dirichlet, 1 / self.scale, *scaled, fixed)
-        self._hierarchy.build(scaled, fixed)
-        cells = operator.cells if self.cells is None else self.cells
-        self._entries = cells.size
-        self._runs = runs_of(cells, active.reshape(-1), *shape[1:])
-        self._levels = self._hierarchy.facts(operator.unknowns)
-        if np.count_nonzero(self._hierarchy.first_diagonal()) != operator.unknowns and vanishes(
+        hierarchy.build(scaled, fixed)
+        if hierarchy.count_unknowns(0) != operator.unknowns and vanishes(
             (*operator.face_coefficient, operator.dirichlet), self.scale
         ):
             raise ValueError(EXTREME)
-        self.setups += 1
+
+    def directions(self) -> GridDirections | None:
+        """Conjugate directions in grid space; None where the finest level is not packed."""
+        hierarchy = self._hierarchy
+        assert hierarchy is not None
+        if not hierarchy.layout.packed:
+            return None
+        if self._directions is None:
+            self._directions = GridDirections(hierarchy, self._runs, self.scale, self.threads)
+        return self._directions
 
     def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:
         """z = M r.

@@ -17,7 +17,7 @@ from consolve.learned.cycle_kernels import OPTIONS
 from consolve.learned.perceptron_kernels import REGULAR, perceptron, value_at_zero
 from consolve.learned.weights import OMEGA_RANGE, RANGE
 
-_MOST_DROPPED = np.float32(0.9)
+MOST_DROPPED = np.float32(0.9)
 _BATCH = 512
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
@@ -165,7 +165,7 @@ def _irregular(face, stiff, near, n2, ndim, score):
 
 
 @njit(**OPTIONS)
-def _cell_features(face, stiff, near, k, ndim, phi, at):
+def cell_features(face, stiff, near, k, ndim, phi, at):
     """Dirichlet share; unevenness of the faces; stiffness and Dirichlet share of the neighbours, of one
     cell."""
     inverse = stiff[6, k]
@@ -181,7 +181,7 @@ def _cell_features(face, stiff, near, k, ndim, phi, at):
 
 
 @njit(**OPTIONS)
-def _prolongation_features(face, stiff, near, k, out, back, ndim, phi, at):
+def prolongation_features(face, stiff, near, k, out, back, ndim, phi, at):
     """Outward and inward coupling along one axis, Dirichlet shares, and both neighbours' stiffness, of one
     cell."""
     d2, inverse = np.float32(2 * ndim), stiff[6, k]
@@ -204,7 +204,7 @@ def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, sm
         smoother[at] *= np.exp(np.float32(OMEGA_RANGE) * answer[0, q])
         plain = dropped * phi[0, q]
         loss = plain * np.exp(np.float32(RANGE) * answer[1, q])
-        own[at] += min(plain, _MOST_DROPPED) - min(loss, _MOST_DROPPED)
+        own[at] += min(plain, MOST_DROPPED) - min(loss, MOST_DROPPED)
         theta[place[1, q]] *= np.exp(np.float32(RANGE) * answer[2, q])
 
 
@@ -225,7 +225,7 @@ def _correct_weights(phi, place, count, net, base, units, top, answer, linear, o
 
 
 @njit(**OPTIONS)
-def _split(row, split, low, r, n2):
+def split_row(row, split, low, r, n2):
     """Store a row in natural order as row r of both colours."""
     even, odd = split[low, r][1:], split[1 - low, r][1:]
     for h in range(n2 // 2):
@@ -261,7 +261,7 @@ def _diagonal_and_own(face, inverse, share, fixed, dropped, weight, d, own):
     for k in range(d.size):
         d[k] = fixed[k] + a[k] + b[k] + c[k] + e[k] + f[k] + g[k]
     for k in range(d.size):
-        keep = _ONE - min(dropped * part[k], _MOST_DROPPED)
+        keep = _ONE - min(dropped * part[k], MOST_DROPPED)
         own[k] = (keep if inv[k] > 0 else _ZERO) - u[k] - v[k] - w[k]
 
 
@@ -321,18 +321,18 @@ def level_kernels(
             _diagonal_and_own(face, stiff[6], near[6], fixed_row, dropped, weight, d_row, own_row)
             r = (i + pad) * (n1 + 2) + j + 1
             low = (i + j) % 2
-            _split(stiff[6][1:], smoother, low, r, n2)
-            _split(d_row, diagonal, low, r, n2)
-            _split(own_row, own, low, r, n2)
-            _split(weight[1], p1, low, r, n2)
-            _split(weight[2], p2, low, r, n2)
+            split_row(stiff[6][1:], smoother, low, r, n2)
+            split_row(d_row, diagonal, low, r, n2)
+            split_row(own_row, own, low, r, n2)
+            split_row(weight[1], p1, low, r, n2)
+            split_row(weight[2], p2, low, r, n2)
             if long0:
-                _split(weight[0], p0, low, r, n2)
+                split_row(weight[0], p0, low, r, n2)
             if store_faces:
-                _split(face[3][1:], s1, low, r, n2)
-                _split(face[5][1:], s2, low, r, n2)
+                split_row(face[3][1:], s1, low, r, n2)
+                split_row(face[5][1:], s2, low, r, n2)
                 if long0:
-                    _split(face[1][1:], s0, low, r, n2)
+                    split_row(face[1][1:], s0, low, r, n2)
             if hidden == 0:
                 continue
             _irregular(face, stiff, near, n2, ndim, score)
@@ -343,14 +343,14 @@ def level_kernels(
                 if score[k] <= REGULAR or stiff[6, k + 1] == 0:
                     continue
                 at = ((i + j + k) % 2 * rows + r) * width + k // 2 + 1
-                _cell_features(face, stiff, near, k + 1, ndim, phi_cell, cells)
+                cell_features(face, stiff, near, k + 1, ndim, phi_cell, cells)
                 place_cell[0, cells], place_cell[1, cells] = at, line * n2 + k
                 cells += 1
                 for axis in range(3):
                     odd = (i if axis == 0 else j if axis == 1 else k) % 2
                     out, back = 2 * axis + odd, 2 * axis + 1 - odd
                     if weight[axis, k] > 0:
-                        _prolongation_features(face, stiff, near, k + 1, out, back, ndim, phi_axis, couplings)
+                        prolongation_features(face, stiff, near, k + 1, out, back, ndim, phi_axis, couplings)
                         place_axis[0, couplings], place_axis[1, couplings] = at, axis
                         couplings += 1
                 if cells == _BATCH:

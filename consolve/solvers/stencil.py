@@ -12,7 +12,9 @@ from consolve.pde import GridOperator
 from consolve.pde.arrays import zeros
 from consolve.pde.grid import as_volume
 from consolve.pde.row_operator import RowOperator
+from consolve.pde.uniform import DirichletParts, Runs, UniformOperator
 from consolve.solvers import stencil_kernels as kernels
+from consolve.solvers import uniform_kernels
 from consolve.solvers.collective import raise_together
 from consolve.solvers.errors import MatrixError
 from consolve.solvers.grid_map import GridMap
@@ -87,7 +89,7 @@ def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stenc
     grid = _checked_grid(grid, matrix)
     threshold = kernels.DOMINANCE_TOLERANCE if singular else kernels.ROUND_OFF
     if matrix.comm is None and not any(grid.periodic):
-        stencil = _read_regular(matrix, grid, threshold)
+        stencil = _read_uniform(matrix, grid, threshold) or _read_regular(matrix, grid, threshold)
         if stencil is not None:
             return stencil
     rows = RowReader(matrix, grid, threshold).read()
@@ -108,6 +110,43 @@ def _checked_grid(grid: GridMap, matrix: LocalMatrix) -> GridMap:
     error = MatrixError(f"{grid.origin} places {grid.cells.size} rows, the matrix has {matrix.rows}")
     raise_together(matrix.comm, None if fits else error)
     return grid
+
+
+def _read_uniform(matrix: LocalMatrix, grid: GridMap, threshold: float) -> Stencil | None:
+    """A matrix whose couplings all have one value, rows in the order of their cells, in one sweep; None if it
+    is another."""
+    indptr, indices, values = matrix.own
+    kinds = indptr.dtype, indices.dtype, values.dtype, grid.cells.dtype
+    if kinds != (np.int32, np.int32, np.float64, np.int32) or not grid.cells.flags.c_contiguous:
+        return None
+    sign = int(kernels.sign_of_diagonal(*matrix.own))
+    shape = np.array((1,) * (3 - len(grid.shape)) + grid.shape)
+    chunks = max(1, min(numba.get_num_threads(), matrix.rows // 1024))
+    table, start, first = uniform_kernels.runs_of_rows(indptr, grid.cells, shape, chunks)
+    coupled = table[:, 2] >= 0
+    if sign == 0 or not coupled.any():
+        return None
+    row = int(table[coupled.argmax(), 0])
+    at = int(indptr[row])
+    coupling = float(values[at if indices[at] != row else at + 1])
+    if not 0 < -sign * coupling < np.inf:
+        return None
+    place, part = np.empty(matrix.rows, np.int32), np.empty(matrix.rows)  # hardly written: no memory
+    fixed_start = np.zeros(start.size, np.int32)
+    fits, place, part = uniform_kernels.read_uniform_rows(
+        indptr, indices, values, table, start, first, shape, coupling, sign, threshold, place, part,
+        fixed_start,
+    )  # fmt: skip
+    if not fits:
+        return None
+    active = np.empty(grid.shape, np.bool_)
+    uniform_kernels.mark_cells(table, start, as_volume(active).view(np.uint8))
+    rows = uniform_kernels.entries_without_unknowns(table)
+    diagonal = uniform_kernels.only_entries(indptr, values, rows)
+    np.divide(1.0, diagonal, out=diagonal, where=diagonal != 0)
+    fixed, runs = DirichletParts(fixed_start, place, part), Runs(table, start, grid.cells)
+    operator = UniformOperator(active, -sign * coupling, fixed, runs)
+    return Stencil(operator, grid, sign, rows, diagonal)
 
 
 def _read_regular(matrix: LocalMatrix, grid: GridMap, threshold: float) -> Stencil | None:

@@ -1,0 +1,409 @@
+"""Numba kernels of setup on a uniform finest level: from a byte a cell to smoother, transfer weights and the
+next level's operator.
+
+Every face between two active cells has the coefficient 1, so a cell's *code* tells its row: 128 if it is
+active, its open faces in the lower bits, and 64 if it has a Dirichlet part, which stands in a list by line
+(see consolve.pde.uniform.DirichletParts).  What is written is what setup_kernels and coarsen_kernels would
+write, and the formulas are theirs.
+
+Cells whose neighbours' codes are the same have the same kernels.  Those without Dirichlet parts around keep
+the answers of the perceptrons in a table per thread, so that most cells beside a wall are looked up.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from consolve.learned.cycle_kernels import OPTIONS
+from consolve.learned.packing import _pack_moves, _pack_moves_2d, _pack_relax
+from consolve.learned.perceptron_kernels import REGULAR, perceptron, value_at_zero
+from consolve.learned.setup_kernels import MOST_DROPPED, cell_features, prolongation_features, split_row
+from consolve.learned.weights import OMEGA_RANGE, RANGE
+
+_ACTIVE, _FIXED, FACES = np.uint8(128), np.uint8(64), np.uint8(7)
+_NONE = np.uint8(0)
+_BATCH = 512
+_SLOTS = 2048
+_GROUP_CELLS = 8192
+_ONE, _ZERO = np.float32(1), np.float32(0)
+
+
+@njit(**OPTIONS)
+def _add(row, other):
+    for k in range(row.size):
+        row[k] = np.uint8(row[k] + other[k])
+
+
+@njit(**OPTIONS)
+def _codes_of_line(active, i, j, row):
+    """Codes of a line, without those of Dirichlet parts."""
+    n0, n1, n2 = active.shape
+    own = active[i, j]
+    row[:] = 0
+    if n2 > 1:
+        _add(row[1:], own)
+        _add(row[: n2 - 1], own[1:])
+    if j > 0:
+        _add(row, active[i, j - 1])
+    if j + 1 < n1:
+        _add(row, active[i, j + 1])
+    if i > 0:
+        _add(row, active[i - 1, j])
+    if i + 1 < n0:
+        _add(row, active[i + 1, j])
+    for k in range(n2):
+        row[k] = np.uint8(np.uint8(row[k] | _ACTIVE) * own[k])
+
+
+@njit(parallel=True, **OPTIONS)
+def write_codes(active, start, place, code, threads):
+    """Code of each cell; ``active`` is uint8, 1 or 0.  2 bytes a cell."""
+    n0, n1, _ = active.shape
+    lines = n0 * n1
+    for thread in prange(threads):
+        for line in range(lines * thread // threads, lines * (thread + 1) // threads):
+            row = code[line // n1, line % n1]
+            _codes_of_line(active, line // n1, line % n1, row)
+            for q in range(start[line], start[line + 1]):
+                row[place[q]] |= _FIXED
+
+
+@njit(**OPTIONS)
+def _differ(flags, row, regular):
+    for k in range(flags.size):
+        flags[k] = np.uint8(flags[k] | (row[k] ^ regular))
+
+
+@njit(**OPTIONS)
+def _irregular(own, beside, axes, regular, flags):
+    """flags = 0 where a cell and its neighbours have the code ``regular``; cells at the ends never have."""
+    n = own.size
+    for k in range(n):
+        flags[k] = np.uint8(own[k] ^ regular)
+    _differ(flags[1:], own[: n - 1], regular)
+    _differ(flags[: n - 1], own[1:], regular)
+    for q in range(0 if axes == 3 else 2, 4):
+        _differ(flags, beside[q], regular)
+
+
+@njit(**OPTIONS)
+def _listed(flags, out):
+    """Positions where flags is not 0; returns their number."""
+    count, n = 0, flags.size
+    for first in range(0, n, 64):
+        end = min(n, first + 64)
+        found = _NONE
+        for k in range(first, end):
+            found = np.uint8(found | flags[k])
+        if found != _NONE:
+            for k in range(first, end):
+                out[count] = k
+                count += flags[k] != _NONE
+    return count
+
+
+@njit(**OPTIONS)
+def _copy_line(volume, i, j, out):
+    """A line of a volume; zeros outside of it."""
+    n0, n1, _ = volume.shape
+    if 0 <= i < n0 and 0 <= j < n1:
+        out[:] = volume[i, j]
+    else:
+        out[:] = 0
+
+
+@njit(**OPTIONS)
+def _place_parts(start, place, part, n0, n1, i, j, row, clear):
+    """Write the Dirichlet parts of a line into a zeroed row, or zero them again."""
+    if 0 <= i < n0 and 0 <= j < n1:
+        line = i * n1 + j
+        for q in range(start[line], start[line + 1]):
+            row[place[q]] = _ZERO if clear else part[q]
+
+
+@njit(**OPTIONS)
+def _diagonal(code, fixed, d, inverse, keep):
+    """Diagonal, its inverse and 1 where it is positive, of a line."""
+    for k in range(code.size):
+        d[k] = np.float32(code[k] & FACES) + fixed[k]
+    for k in range(code.size):
+        inverse[k] = _ONE / d[k] if d[k] > 0 else _ZERO
+        keep[k] = _ONE if d[k] > 0 else _ZERO
+
+
+@njit(**OPTIONS)
+def _weights_across(code, other, linear, weight):
+    """linear where the face to the cells of another line is open, else 0."""
+    for k in range(code.size):
+        weight[k] = linear * np.float32(np.uint8(np.uint8(code[k] & other[k]) >> np.uint8(7)))
+
+
+@njit(**OPTIONS)
+def _weights_along(code, linear, weight):
+    """The same along the line: even cells look down, odd ones up."""
+    n = code.size
+    weight[0] = _ZERO
+    for h in range((n - 1) // 2):
+        weight[2 * h + 2] = linear * np.float32(np.uint8(code[2 * h + 1] & code[2 * h + 2]) >> np.uint8(7))
+    for h in range((n - 1) // 2):
+        weight[2 * h + 1] = linear * np.float32(np.uint8(code[2 * h + 1] & code[2 * h + 2]) >> np.uint8(7))
+    if n % 2 == 0:
+        weight[n - 1] = _ZERO
+
+
+@njit(**OPTIONS)
+def _neighbour_codes(code, around, k, out):
+    """Codes of the six neighbours of cell k (lower and upper by axis) and its own; True if any has a
+    Dirichlet part."""
+    n = code.size
+    out[0], out[1], out[2], out[3] = around[0, k], around[1, k], around[2, k], around[3, k]
+    out[4] = code[k - 1] if k > 0 else _NONE
+    out[5] = code[k + 1] if k + 1 < n else _NONE
+    out[6] = code[k]
+    found = _NONE
+    for q in range(7):
+        found = np.uint8(found | out[q])
+    return (found & _FIXED) != _NONE
+
+
+@njit(**OPTIONS)
+def _key(codes, i, j, k):
+    """A number for the codes around a cell without Dirichlet parts and for the sides on which its block
+    lies."""
+    key = np.int64((i % 2) * 4 + (j % 2) * 2 + k % 2)
+    for q in range(7):
+        key = key * 8 + np.int64(codes[q] & FACES if codes[q] >= _ACTIVE else FACES)
+    return key
+
+
+@njit(**OPTIONS)
+def _gather(codes, parts, k, ndim, face, stiff, near):
+    """Faces, 1/d and Dirichlet shares around a cell, each (7, 1); returns how irregular it is."""
+    n = parts.shape[1]
+    for q in range(7):
+        fixed = _ZERO
+        if codes[q] & _FIXED:
+            fixed = parts[q if q < 4 else 4, k if q < 4 or q == 6 else k - 1 if q == 4 else min(k + 1, n - 1)]
+        d = np.float32(codes[q] & FACES) + fixed
+        inverse = _ONE / d if d > 0 else _ZERO
+        stiff[q, 0], near[q, 0] = inverse, fixed * inverse
+    d2, inverse, score = np.float32(2 * ndim), stiff[6, 0], near[6, 0]
+    for q in range(6):
+        face[q, 0] = _ONE if codes[q] >= _ACTIVE else _ZERO
+        if q >= 6 - 2 * ndim:
+            a, b = abs(d2 * face[q, 0] * inverse - _ONE), abs(d2 * face[q, 0] * stiff[q, 0] - _ONE)
+            score = max(max(score, near[q, 0]), max(a, b))
+    return score
+
+
+@njit(**OPTIONS)
+def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, relaxed, keep, theta, factor):
+    """Apply the cell perceptron to the collected cells: omega / d, kept share, theta.
+
+    ``place`` holds line and k of each cell, its entry in the list of Dirichlet parts (or -1) and in the table
+    of answers (or -1).
+    """
+    for first in range(0, count, _BATCH):
+        m = min(_BATCH, count - first)
+        perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+        for q in range(m):
+            line, k = place[0, first + q], place[1, first + q]
+            entry, slot = place[2, first + q], place[3, first + q]
+            omega = np.exp(np.float32(OMEGA_RANGE) * answer[0, q])
+            relaxed[line, k] *= omega
+            if entry >= 0:
+                plain = dropped * phi[0, first + q]
+                loss = plain * np.exp(np.float32(RANGE) * answer[1, q])
+                keep[line, k] += min(plain, MOST_DROPPED) - min(loss, MOST_DROPPED)
+                theta[entry] *= np.exp(np.float32(RANGE) * answer[2, q])
+            if slot >= 0:
+                factor[slot] = omega
+
+
+@njit(**OPTIONS)
+def _correct_weights(phi, place, count, net, base, units, top, answer, linear, weight, known):
+    """Apply the prolongation perceptron to the collected couplings; ``place`` holds line, k, axis, and entry
+    in the table (or -1)."""
+    for first in range(0, count, _BATCH):
+        m = min(_BATCH, count - first)
+        perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+        for q in range(m):
+            axis, slot = place[2, first + q], place[3, first + q]
+            value = linear * np.exp(np.float32(RANGE) * answer[0, q])
+            weight[place[0, first + q], axis, place[1, first + q]] = value
+            if slot >= 0:
+                known[slot, axis] = value
+
+
+@njit(**OPTIONS)
+def _own(keep, w0, w1, w2):
+    """Own weight in place of the kept share."""
+    for k in range(keep.size):
+        keep[k] = keep[k] - w0[k] - w1[k] - w2[k]
+
+
+@njit(**OPTIONS)
+def _level_lines(
+    code, start, place, part, ndim, linear, dropped, unit, cell_net, prolongation_net, theta, marked, relax,
+    moves, c_first, c_end,
+):  # fmt: skip
+    """level_kernels for the lines of coarse lines c_first..c_end - 1, some coarse lines at a time."""
+    n0, n1, n2 = code.shape
+    c1 = marked.shape[1]
+    k0, k1 = (2 if n0 > 1 else 1), (2 if n1 > 1 else 1)
+    pad = 1 if n0 > 1 else 0
+    hidden = cell_net[0].shape[0]
+    regular = np.uint8(_ACTIVE + np.uint8(2 * ndim))
+    around, parts = np.zeros((4, n2), np.uint8), np.zeros((5, n2), np.float32)
+    entry_of = np.empty(n2, np.int64)
+    flags, index = np.empty(n2, np.uint8), np.empty(n2 + 1, np.int64)
+    inverse, words = np.empty(n2, np.float32), np.empty(n2, np.uint32)
+    group = max(1, _GROUP_CELLS // (k0 * k1 * n2))
+    most = group * k0 * k1
+    d, relaxed = np.empty((most, n2), np.float32), np.empty((most, n2), np.float32)
+    keep, weight = np.empty((most, n2), np.float32), np.zeros((most, 3, n2), np.float32)
+    row_of, low_of = np.empty(most, np.int64), np.empty(most, np.int64)
+    codes = np.empty(7, np.uint8)
+    face, stiff = np.empty((6, 1), np.float32), np.empty((7, 1), np.float32)
+    near = np.empty((7, 1), np.float32)
+    phi_cell, place_cell = np.empty((4, most * n2), np.float32), np.empty((4, most * n2), np.int64)
+    phi_axis, place_axis = np.empty((7, 3 * most * n2), np.float32), np.empty((4, 3 * most * n2), np.int64)
+    units, top = np.empty((max(hidden, 1), _BATCH), np.float32), np.empty(_BATCH, np.float32)
+    answer = np.empty((3, _BATCH), np.float32)
+    keys, factor = np.full(_SLOTS, -1, np.int64), np.empty(_SLOTS, np.float32)
+    pending = np.zeros(_SLOTS, np.bool_)
+    known = np.zeros((_SLOTS, 3), np.float32)
+    cell_base, axis_base = np.zeros(3, np.float32), np.zeros(1, np.float32)
+    if hidden > 0:
+        a, b = cell_net, prolongation_net
+        cell_base = value_at_zero(a[0], a[1], a[2], a[3], a[4])
+        axis_base = value_at_zero(b[0], b[1], b[2], b[3], b[4])
+    for c_group in range(c_first, c_end, group):
+        m, cells, couplings = 0, 0, 0
+        for coarse_line in range(c_group, min(c_end, c_group + group)):
+            ci, cj = coarse_line // c1, coarse_line % c1
+            mark = marked[ci, cj]
+            mark[:] = hidden == 0
+            for i in range(ci * k0, min(n0, ci * k0 + k0)):
+                for j in range(cj * k1, min(n1, cj * k1 + k1)):
+                    line = i * n1 + j
+                    own_code = code[i, j]
+                    for q in range(4):
+                        _copy_line(code, i + (q == 1) - (q == 0), j + (q == 3) - (q == 2), around[q])
+                    _place_parts(start, place, part, n0, n1, i, j, parts[4], False)
+                    _diagonal(own_code, parts[4], d[m], inverse, keep[m])
+                    relaxed[m] = inverse
+                    for q in range(start[line], start[line + 1]):
+                        k = place[q]
+                        entry_of[k] = q
+                        keep[m, k] -= min(dropped * part[q] * inverse[k], MOST_DROPPED)
+                    if n0 > 1:
+                        _weights_across(own_code, around[i % 2], linear, weight[m, 0])
+                    if n1 > 1:
+                        _weights_across(own_code, around[2 + j % 2], linear, weight[m, 1])
+                    if n2 > 1:
+                        _weights_along(own_code, linear, weight[m, 2])
+                    row_of[m], low_of[m] = (i + pad) * (n1 + 2) + j + 1, (i + j) % 2
+                    count = 0
+                    if hidden > 0:
+                        for q in range(4):
+                            _place_parts(
+                                start, place, part, n0, n1, i + (q == 1) - (q == 0),
+                                j + (q == 3) - (q == 2), parts[q], False,
+                            )  # fmt: skip
+                        _irregular(own_code, around, ndim, regular, flags)
+                        count = _listed(flags, index)
+                    for listed in range(count):
+                        k = index[listed]
+                        mark[k // 2 if n2 > 1 else 0] = True
+                        if not d[m, k] > 0:
+                            continue
+                        fixed = _neighbour_codes(own_code, around, k, codes)
+                        slot = np.int64(-1)
+                        if not fixed:
+                            key = _key(codes, i, j, k)
+                            slot = (key * 2654435761 >> 12) % _SLOTS
+                            if keys[slot] == key and not pending[slot]:
+                                relaxed[m, k] = inverse[k] * factor[slot]
+                                for axis in range(3):
+                                    weight[m, axis, k] = known[slot, axis]
+                                continue
+                            if pending[slot]:
+                                slot = -1
+                        if _gather(codes, parts, k, ndim, face, stiff, near) <= REGULAR:
+                            continue
+                        if slot >= 0:
+                            keys[slot], pending[slot] = key, True
+                            known[slot, 0], known[slot, 1], known[slot, 2] = _ZERO, _ZERO, _ZERO
+                        cell_features(face, stiff, near, 0, ndim, phi_cell, cells)
+                        place_cell[0, cells], place_cell[1, cells], place_cell[3, cells] = m, k, slot
+                        place_cell[2, cells] = entry_of[k] if own_code[k] & _FIXED else -1
+                        cells += 1
+                        for axis in range(3):
+                            odd = (i if axis == 0 else j if axis == 1 else k) % 2
+                            if weight[m, axis, k] > 0:
+                                out, back = 2 * axis + odd, 2 * axis + 1 - odd
+                                prolongation_features(
+                                    face, stiff, near, 0, out, back, ndim, phi_axis, couplings
+                                )
+                                place_axis[0, couplings], place_axis[1, couplings] = m, k
+                                place_axis[2, couplings], place_axis[3, couplings] = axis, slot
+                                couplings += 1
+                    for q in range(5):
+                        _place_parts(
+                            start, place, part, n0, n1, i + (q == 1) - (q == 0), j + (q == 3) - (q == 2),
+                            parts[q], True,
+                        )  # fmt: skip
+                    m += 1
+        if cells > 0:
+            _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer, dropped,
+                           relaxed, keep, theta, factor)  # fmt: skip
+            _correct_weights(phi_axis, place_axis, couplings, prolongation_net, axis_base, units, top, answer,
+                             linear, weight, known)  # fmt: skip
+            for q in range(cells):
+                if place_cell[3, q] >= 0:
+                    pending[place_cell[3, q]] = False
+        for line in range(m):
+            _pack_relax(relaxed[line].view(np.uint32), d[line].view(np.uint32), words)
+            split_row(words, relax, low_of[line], row_of[line], n2)
+            w, own = weight[line], keep[line]
+            _own(own, w[0], w[1], w[2])
+            if n0 > 1:
+                _pack_moves(own, w[0], w[1], w[2], _ONE / unit, words)
+            else:
+                _pack_moves_2d(own, w[1], w[2], _ONE / unit, words)
+            split_row(words, moves, low_of[line], row_of[line], n2)
+
+
+@njit(parallel=True, **OPTIONS)
+def level_kernels(
+    code, start, place, part, ndim, scalars, unit, cell_net, prolongation_net, theta, marked, relax, moves,
+    threads,
+):  # fmt: skip
+    """Fill the packed arrays of a uniform finest level.
+
+    Parameters
+    ----------
+    code
+        From write_codes.
+    start, place, part
+        The Dirichlet parts, float32, in units of the coefficient.
+    ndim, scalars, cell_net, prolongation_net
+        As in setup_kernels.level_kernels.
+    unit
+        Of packed weights.
+    theta
+        float32, one entry for each Dirichlet part: what it adds to that of its block.
+    marked
+        Boolean, coarse volume: blocks that hold an irregular cell.
+    relax, moves
+        The arrays, uint32 (2, rows, width); see packing.
+    """
+    lines = marked.shape[0] * marked.shape[1]
+    for q in range(part.size):
+        theta[q] = scalars[1] * part[q]
+    for thread in prange(threads):
+        _level_lines(
+            code, start, place, part, ndim, scalars[2], scalars[3] * 2 * ndim, unit, cell_net,
+            prolongation_net, theta, marked, relax, moves, lines * thread // threads,
+            lines * (thread + 1) // threads,
+        )  # fmt: skip
