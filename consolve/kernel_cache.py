@@ -46,7 +46,12 @@ def prepare() -> str | None:
             f"there is no place for compiled kernels ({tried} can be written to, and {error}): {advice}"
         ) from None
     owner = os.getpid()
-    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+
+    def remove() -> None:
+        if os.getpid() == owner:  # not at the end of a forked child
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
     os.environ["NUMBA_CACHE_DIR"] = folder
     sys.modules["numba"].config.CACHE_DIR = folder
     if next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -185,6 +186,14 @@ def _conditions(
 ) -> Any:
     from consolve.bench.poisson import Conditions
 
+    there_are = len(os.sched_getaffinity(0))
+    if cores > there_are:
+        warnings.warn(
+            f"--cores {cores}, but this process may use {there_are}: ranks and threads take turns, and times "
+            "say little",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return Conditions(cores, repeat, timeout, memory_limit, history)
 
 
