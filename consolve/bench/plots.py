@@ -30,6 +30,7 @@ COLOURS = {
     "mg": "#8e6bbf",
     "cnn": "#e4572e",
     "dcd": "#f2a541",
+    "dcd-mg": "#b59bd9",
     "fft": "#111827",
     "dpcg": "#5c7f9c",
     "dpcg-ritz": "#a3b8c8",
@@ -37,7 +38,7 @@ COLOURS = {
     "dcdm-deep": "#6a1b9a",
 }
 OTHERS = ("#0ea5e9", "#d946ef", "#65a30d", "#be123c", "#0f766e")
-MARKERS = dict(zip(COLOURS, "ovs^Pd*XD<>ph"))
+MARKERS = dict(zip(COLOURS, "ovs^Pd*XD8<>ph"))
 STYLE = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
@@ -67,10 +68,17 @@ STYLE = {
 
 
 @contextmanager
-def figure(path: str | Path, columns: int = 1, height: float = 3.8, width: float = 4.6) -> Iterator[Any]:
-    """A figure with a row of axes in the package's style, written to ``path`` as a whole file at the end."""
+def figure(
+    path: str | Path, columns: int = 1, height: float = 3.8, width: float = 4.6, rows: int = 1, **shared: Any
+) -> Iterator[Any]:
+    """A figure with rows of axes in the package's style, written to ``path`` as a whole file at the end.
+
+    ``height`` and ``width`` are of one of the axes; ``shared`` goes to ``plt.subplots`` (``sharey`` and the
+    like).
+    """
     with plt.style.context(STYLE):
-        canvas, axes = plt.subplots(1, columns, figsize=(width * columns, height), layout="constrained")
+        size = (width * columns, height * rows)
+        canvas, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **shared)
         try:
             yield canvas, axes
             with whole_file(path) as part:
@@ -190,7 +198,7 @@ def line_style(solver: str, number: int) -> dict[str, Any]:
         "color": colour_of(solver, number),
         "linewidth": 2.4 if ours else 1.5,
         "zorder": {"cnn": 4, "dcd": 5}.get(solver, 3),
-        "linestyle": {"mg": (0, (5, 1.5)), "dcd": (0, (1.2, 1.4))}.get(solver, "-"),
+        "linestyle": {"mg": (0, (5, 1.5)), "dcd": (0, (1.2, 1.4)), "dcd-mg": (0, (5, 1.5))}.get(solver, "-"),
     }
 
 

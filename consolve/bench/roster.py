@@ -106,6 +106,10 @@ def _dcd(ndim: int, ranks: int) -> Options:
     return {"ksp_type": "dcd", "pc_type": "cnn"}
 
 
+def _dcd_mg(ndim: int, ranks: int) -> Options:
+    return {"ksp_type": "dcd", "pc_type": "cnn", "pc_cnn_model": "mg"}
+
+
 def _dpcg(ndim: int, ranks: int) -> Options:
     return {"ksp_type": "cg", "pc_type": "deflation", "deflation_pc_pc_type": "jacobi"}
 
@@ -132,7 +136,8 @@ SOLVERS: dict[str, Solver] = {
         Solver("ml", "CG + Trilinos ML, smoothed aggregation", _ml),
         Solver("mg", "CG + classical twin of cnn: trained scalars only", _mg),
         Solver("cnn", "CG + learned multilevel network", _cnn),
-        Solver("dcd", "deep conjugate directions + learned multilevel network", _dcd),
+        Solver("dcd", "deep conjugate directions + learned multilevel network", _dcd, one_rank=True),
+        Solver("dcd-mg", "deep conjugate directions + classical twin", _dcd_mg, one_rank=True),
         Solver("dpcg", "CG + diagonal, 16 boxes deflated", _dpcg, deflation="boxes"),
         Solver("dpcg-ritz", "CG + diagonal, 16 Ritz vectors deflated", _dpcg, deflation="ritz"),
         Solver("dcdm", "deep conjugate directions as published", _dcdm, one_rank=True),

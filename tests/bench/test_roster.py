@@ -14,14 +14,21 @@ def test_unknown_name_lists_the_known_ones():
         find_solver("amg")
 
 
+def test_classical_twins_differ_from_ours_in_the_network_alone():
+    for ours, twin in (("cnn", "mg"), ("dcd", "dcd-mg")):
+        assert SOLVERS[twin].options(3, 2) == SOLVERS[ours].options(3, 2) | {"pc_cnn_model": "mg"}
+        assert SOLVERS[twin].one_rank == SOLVERS[ours].one_rank
+
+
 def test_own_solver_from_options():
     solver = find_solver("sor=-ksp_type cg -pc_type sor -pc_sor_omega 1.5")
     assert solver.name == "sor" and not solver.one_rank
     assert solver.options(2, 1) == {"ksp_type": "cg", "pc_type": "sor", "pc_sor_omega": "1.5"}
 
 
-def test_solvers_run_on_ranks_unless_a_library_of_theirs_has_threads():
-    assert [name for name, solver in SOLVERS.items() if solver.one_rank] == ["dcdm", "dcdm-deep", "fft"]
+def test_solvers_run_on_ranks_unless_they_have_threads_of_their_own():
+    threaded = [name for name, solver in SOLVERS.items() if solver.one_rank]
+    assert threaded == ["dcd", "dcd-mg", "dcdm", "dcdm-deep", "fft"]
     assert not find_solver("a=-pc_type cnn").one_rank
 
 

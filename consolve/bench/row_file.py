@@ -1,0 +1,65 @@
+"""Results that grow row by row: a JSON file that is whole at any moment, so that a study can go on later."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from consolve.files import whole_file
+
+Row = dict[str, Any]
+
+
+class RowFile:
+    """Rows by key, in the order in which their keys first came.
+
+    Parameters
+    ----------
+    path
+        The file; read if it exists, and its directory made if need be when a row is first put.
+    key
+        Names of the entries that tell rows apart.
+
+    Raises
+    ------
+    ValueError
+        If there is a file and it holds no such rows.
+    """
+
+    def __init__(self, path: Path, key: Sequence[str]) -> None:
+        self.path, self.key = path, tuple(key)
+        self._rows: dict[tuple, Row] = {}
+        if path.exists():
+            try:
+                rows = json.loads(path.read_text())["rows"]
+                self._rows = {self._key_of(row): row for row in rows}
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{path} is no file of results with the keys {', '.join(self.key)} ({error!r}): move it "
+                    "away, or name another"
+                ) from error
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows."""
+        return list(self._rows.values())
+
+    def find(self, **key: Any) -> Row | None:
+        """The row with this key, or None."""
+        return self._rows.get(self._key_of(key))
+
+    def put(self, row: Row) -> None:
+        """Add a row, or replace the one with its key, and write the file; NaN and Inf become null."""
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        rows = self._rows | {self._key_of(row): finite}
+        text = json.dumps({"rows": list(rows.values())}, indent=1, allow_nan=False, default=float)
+        self._rows = rows
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.path) as part:
+            part.write_text(text + "\n")
+
+    def _key_of(self, row: Row) -> tuple:
+        return tuple(tuple(v) if isinstance(v, list) else v for v in (row[name] for name in self.key))
