@@ -66,6 +66,15 @@ def one_of(*names: str) -> Callable[[str], str]:
     return check
 
 
+def _truth(text: str) -> bool:
+    """As PETSc takes them; an option without a value is true."""
+    words = {"": True, "true": True, "yes": True, "on": True, "1": True}
+    words |= {"false": False, "no": False, "off": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError("expected true or false")
+    return words[text.lower()]
+
+
 def _device(text: str) -> str:
     if not re.fullmatch(r"cpu|cuda(:\d+)?", text, re.ASCII):
         raise ValueError("expected cpu, cuda or cuda:N")
@@ -167,6 +176,13 @@ DCD = (
         "50",
         "iterations between recomputations of b - A x (0: only before convergence is declared)",
         whole_number(0),
+    ),
+    Option(
+        "ksp_dcd_fused",
+        "BOOL",
+        "true",
+        "with PC cnn on one rank: iterate in grid space where the matrix allows it",
+        _truth,
     ),
 )
 """Of ``-ksp_type dcd``."""

@@ -18,9 +18,9 @@ Passes
 Half-sweep s + 1 may work on a layer as soon as half-sweep s has done the next one.  So all of them, the
 residual and the restriction run over the grid together, each one layer behind the one before ("wavefront",
 blocking in time): a layer comes from memory once, and stays in cache until all have done with it.  Several
-threads take slabs of layers; each does what it can without its neighbours' layers, one layer less a side with
-every half-sweep, and then the wedges between two slabs are filled.  Lines are taken in blocks, skewed likewise,
-so that the layers on the way fit in the cache.
+threads take slabs of layers; each does what it can without its neighbours' layers, one layer less a side
+with every half-sweep, and then the wedges between two slabs are filled.  Lines are taken in blocks, skewed
+likewise, so that the layers on the way fit in the cache.
 
 ======================  ========================================================  ======================
 pass                    bytes per cell that must come from or go to memory        packed, variable level
@@ -56,7 +56,8 @@ COLUMNS = (
 )  # fmt: skip
 """Of a record: sizes, whether the level is packed, and the address of cell [0, 0, 1] of each array."""
 (
-    N0, N1, N2, ROWS, WIDTH, PACKED, X, B, T, SMOOTHER, DIAGONAL, OWN, P0, P1, P2, F0, F1, F2, RELAX_, MOVES, S,
+    N0, N1, N2, ROWS, WIDTH, PACKED, X, B, T, SMOOTHER, DIAGONAL, OWN, P0, P1, P2, F0, F1, F2, WORDS, MOVES,
+    S,
 ) = range(len(COLUMNS))  # fmt: skip
 
 _RECORD, _INT, _F32 = types.int64[::1], types.int64, types.float32
@@ -80,7 +81,7 @@ def sweep_lines(g, i, low, high, c, mode, alpha):
         beside = other + (4 if (i + j + c) % 2 == 1 else -4)
         x, b, t, same = g[X] + own, g[B] + own, g[T] + own, g[X] + other
         if g[PACKED]:
-            k = g[RELAX_] + own
+            k = g[WORDS] + own
             if deep:
                 rv.packed_half_sweep_3d(
                     x, b, t, k, same, g[X] + beside, same + line, same - line, same + layer, same - layer,
@@ -88,8 +89,9 @@ def sweep_lines(g, i, low, high, c, mode, alpha):
                 )  # fmt: skip
             else:
                 rv.packed_half_sweep_2d(
-                    x, b, t, k, same, g[X] + beside, same + line, same - line, same, same, alpha, mode, vectors
-                )
+                    x, b, t, k, same, g[X] + beside, same + line, same - line, same, same, alpha, mode,
+                    vectors,
+                )  # fmt: skip
         else:
             w, d = g[SMOOTHER] + own, g[DIAGONAL] + own
             if (i + j + c) % 2 == 1:  # k = 2h + 1: the lower neighbour stands at h, the upper one at h + 1
@@ -171,9 +173,8 @@ def join_lines(g, natural, start, stop):
         r = (i + 1 if g[N0] > 1 else i) * (g[N1] + 2) + j + 1
         at, swap = g[X] + 4 * g[WIDTH] * r, (i + j) % 2
         colour = 4 * g[WIDTH] * g[ROWS]
-        rv.join(
-            natural + 4 * rv.natural_width(g[WIDTH]) * r, at + swap * colour, at + (1 - swap) * colour, vectors
-        )
+        target = natural + 4 * rv.natural_width(g[WIDTH]) * r
+        rv.join(target, at + swap * colour, at + (1 - swap) * colour, vectors)
 
 
 @njit(types.void(_RECORD, _RECORD, _F32, _INT, _INT, _INT, _INT), **OPTIONS)
@@ -225,7 +226,7 @@ def product_lines(g, i, low, high, sums):
         for c in range(2):
             own, same = at + c * colour, g[X] + at + (1 - c) * colour
             beside = same + (4 if (i + j + c) % 2 == 1 else -4)
-            z, w, r, s, k = g[X] + own, g[T] + own, g[B] + own, g[S] + own, g[RELAX_] + own
+            z, w, r, s, k = g[X] + own, g[T] + own, g[B] + own, g[S] + own, g[WORDS] + own
             if deep:
                 rv.product_3d(
                     z, w, r, s, k, same, beside, same + line, same - line, same + layer, same - layer, sums,
@@ -276,7 +277,7 @@ def _down_stage(g, alpha, steps, stage, u, low, high):
     sweep_lines(g, i, first, last, stage % 2, mode, alpha[stage // 2, stage % 2])
 
 
-@njit(types.void(_RECORD, _RECORD, _F32, _F32[:, ::1], _INT, _F32, _F32, _INT, _INT, _INT, _INT, _INT), **OPTIONS)
+@njit(types.void(_RECORD, _RECORD, _F32, _F32[:, ::1], _INT, _F32, _F32, *[_INT] * 5), **OPTIONS)
 def _down_slab(g, coarse, unit, alpha, update, a, beta, begin, end, is_first, is_last, block):
     """The pass down over units begin <= u < end, as far as possible without the slabs beside it."""
     rv.never_inlined()
@@ -466,6 +467,52 @@ def pass_up(g, coarse, unit, alpha, sums, threads):
         join_lines(coarse, natural, 0, coarse[N0] * coarse[N1])
         units = g[N0] if g[N0] > 1 else g[N1]
         _up_slab(g, coarse, unit, natural, alpha, at, 0, units, 1, 1, block)
+
+
+@njit(parallel=True, **OPTIONS)
+def _half_sweep_threads(g, begin, end, c, mode, alpha, parts):
+    for q in prange(parts):
+        for u in range(begin + (end - begin) * q // parts, begin + (end - begin) * (q + 1) // parts):
+            i, low, high = _cut(g, u, 0, g[N1])
+            sweep_lines(g, i, low, high, c, mode, alpha)
+
+
+@njit(types.void(_RECORD, _INT, _INT, _INT, _INT, _F32, _INT), **OPTIONS)
+def half_sweep(g, begin, end, c, mode, alpha, threads):
+    """A half-sweep of colour c over units begin <= u < end: layers of a 3D level, lines of a 2D one."""
+    _half_sweep_threads(g, begin, end, c, mode, alpha, max(1, min(threads, end - begin)))
+
+
+@njit(parallel=True, **OPTIONS)
+def _restrict_threads(g, coarse, unit, begin, end, parts):
+    for q in prange(parts):
+        scratch = np.empty(2 * rv.LANES * rv.vectors_of(coarse[N2]), np.float32)
+        total = rv.address_of(scratch)
+        for u in range(begin + (end - begin) * q // parts, begin + (end - begin) * (q + 1) // parts):
+            if g[N0] > 1:
+                restrict_lines(g, coarse, unit, u, 0, coarse[N1], total)
+            else:
+                restrict_lines(g, coarse, unit, 0, u, u + 1, total)
+
+
+@njit(types.void(_RECORD, _RECORD, _F32, _INT, _INT, _INT), **OPTIONS)
+def restrict(g, coarse, unit, begin, end, threads):
+    """b_coarse = P^T t on coarse units begin <= u < end."""
+    _restrict_threads(g, coarse, unit, begin, end, max(1, min(threads, end - begin)))
+
+
+@njit(parallel=True, **OPTIONS)
+def _prolong_threads(g, coarse, unit, natural, begin, end, parts):
+    for q in prange(parts):
+        for u in range(begin + (end - begin) * q // parts, begin + (end - begin) * (q + 1) // parts):
+            i, low, high = _cut(g, u, 0, g[N1])
+            prolong_lines(g, coarse, unit, natural, i, low, high)
+
+
+@njit(types.void(_RECORD, _RECORD, _F32, _INT, _INT, _INT, _INT), **OPTIONS)
+def prolong(g, coarse, unit, natural, begin, end, threads):
+    """x += P x_coarse on units begin <= u < end; ``natural`` as for prolong_lines."""
+    _prolong_threads(g, coarse, unit, natural, begin, end, max(1, min(threads, end - begin)))
 
 
 @njit(types.void(_RECORD, types.float32[:, ::1]), **OPTIONS)

@@ -21,6 +21,7 @@ from consolve.learned.distributed_level import DistributedLevel
 from consolve.learned.exchange_kernels import box_around
 from consolve.learned.hierarchy import EXTREME, Hierarchy, LevelBuilder, LevelFacts, vanishes
 from consolve.learned.multilevel import powers_of_two
+from consolve.learned.packing import is_packable
 from consolve.learned.partition import Partition, partition_of_rows
 from consolve.learned.plan import HALO, Periodic, make_plan, with_halo
 from consolve.learned.row_exchange import RowExchange
@@ -200,7 +201,7 @@ class DistributedMultilevel:
         self._find_groups(number)
         self._unknowns = int(self._sum(int(np.count_nonzero(operator.active))))
         self._entries = int(self._sum(operator.rows))
-        self._build(faces, fixed, largest > 0 and self._all(_is_uniform(faces, active)))
+        self._build(faces, fixed, largest > 0 and self._all(_is_packable(faces, fixed, active)))
         self._facts = self._describe()
         if self._facts[0].unknowns != self._unknowns and self._any(
             vanishes((*coefficients, operator.dirichlet), self.scale)
@@ -227,10 +228,10 @@ class DistributedMultilevel:
         self._rows.from_volume(number, self.group)
         self.group_size = self._sum(np.bincount(self.group[self.group >= 0], minlength=self.closed))
 
-    def _build(self, faces: list[Any], fixed: NDArray, uniform: bool) -> None:
+    def _build(self, faces: list[Any], fixed: NDArray, packed: bool) -> None:
         self._builder.extreme = False
         for number, level in enumerate(self._levels):
-            coarse, coarse_fixed = level.set_up(faces, fixed, uniform and number == 0)
+            coarse, coarse_fixed = level.set_up(faces, fixed, packed and number == 0)
             level.exchange_kernels()
             following = self._levels[number + 1 : number + 2]
             target = following[0].volume_layout if following else self._plain
@@ -243,20 +244,20 @@ class DistributedMultilevel:
             fixed = zeros(shape, np.float32)
             level.move_operator(coarse_fixed, fixed)
         if self._rank == self._root:
-            self._build_tail(faces, fixed, uniform and not self._levels)
+            self._build_tail(faces, fixed, packed and not self._levels)
         if self._any(self._builder.extreme):
             raise ValueError(EXTREME)
 
-    def _build_tail(self, faces: list[Any], fixed: NDArray, uniform: bool) -> None:
+    def _build_tail(self, faces: list[Any], fixed: NDArray, packed: bool) -> None:
         if any(self._periodic):
             assert self._split is not None
             self._tail = DirectSolve(faces, fixed, self._periodic, self._split)
             return
         shape = self._last[3 - self.weights.ndim :]
-        if isinstance(self._tail, Hierarchy) and self._tail.fits(shape, uniform):
+        if isinstance(self._tail, Hierarchy) and self._tail.fits(shape, packed):
             self._tail.clear()
         else:
-            self._tail = Hierarchy(self._builder, shape, uniform, len(self._levels))
+            self._tail = Hierarchy(self._builder, shape, packed, len(self._levels))
         whole_faces = [f if f.shape == fixed.shape else np.zeros(fixed.shape, np.float32) for f in faces]
         if fixed.shape[0] == 1:
             whole_faces[0] = np.zeros((1, 1, 1), np.float32)
@@ -384,6 +385,9 @@ class DistributedMultilevel:
 _EMPTY = np.zeros((2, 1, 1), np.float32)
 
 
-def _is_uniform(faces: list[NDArray[np.float32]], active: NDArray[np.bool_]) -> bool:
-    """Every face between two active cells of this rank has the coefficient 1."""
-    return active.size == 0 or bool(setup_kernels.is_uniform(*faces, active, np.float32(1)))
+def _is_packable(faces: list[NDArray[np.float32]], fixed: NDArray, active: NDArray[np.bool_]) -> bool:
+    """Every face between two active cells of this rank has the coefficient 1, and Dirichlet parts are such
+    as packed levels hold."""
+    if active.size == 0:
+        return True
+    return bool(setup_kernels.is_uniform(*faces, active, np.float32(1))) and bool(is_packable(fixed))

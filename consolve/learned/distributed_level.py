@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from consolve.learned import cycle_kernels as kernels
 from consolve.learned.exchange_kernels import count_unknowns
 from consolve.learned.hierarchy import LevelBuilder, Volumes
-from consolve.learned.layout import ARRAYS
+from consolve.learned.layout import COEFFICIENTS, VECTORS, coefficient_names, record_of
+from consolve.learned.packing import pack, unit_of
 from consolve.learned.partition import Partition, halve
 from consolve.learned.plan import HALO, Periodic, with_halo
+from consolve.learned.row_vectors import FIRST, FRESH, RELAX, RELAX_AND_RESIDUAL, RESIDUAL
 from consolve.learned.transfer import NaturalRows, SplitArrays, Traffic, Transfer, VolumeArrays
 
 
@@ -71,8 +73,10 @@ class DistributedLevel:
             self._bc, self._coarse = self.coarse_layout.zeros(), self.coarse_rows.zeros()
         self._halo = self._transfer(self.extended)
         self._near = self._transfer(with_halo(self.own, 1, shape, periodic))
-        alpha = builder.weights.tensors["alpha"]
-        self._alpha = alpha[min(number, alpha.shape[0] - 1)]
+        tensors = builder.weights.tensors
+        level_class = min(number, tensors["alpha"].shape[0] - 1)
+        self._alpha, self._unit = tensors["alpha"][level_class], unit_of(tensors["linear"][level_class])
+        self._record, self._coarse_record = np.empty(0, np.int64), np.empty(0, np.int64)
         self._down: Transfer | None = None
         self._up: Transfer | None = None
         self._operator: Transfer | None = None
@@ -122,30 +126,40 @@ class DistributedLevel:
             if transfer is not None:
                 transfer.close()
 
-    def set_up(self, faces: Volumes, fixed: NDArray[np.float32], uniform: bool) -> tuple[Volumes, NDArray]:
+    def set_up(self, faces: Volumes, fixed: NDArray[np.float32], packed: bool) -> tuple[Volumes, NDArray]:
         """Fill the arrays from the operator on box and halo; returns the coarse one on the coarse box."""
-        self.uniform = uniform
+        self.packed = packed
         empty = np.zeros((1, 1, 1), np.float32)
-        if self.layout is None:
+        if self.layout is None or self.coarse_layout is None:
             return [empty] * 3, empty
-        if set(self.arrays) != set(self._names()):
-            self.arrays = {name: self.layout.zeros() for name in self._names()}
-        for name in ("x", "b", "residual"):
+        names = VECTORS + self._coefficients
+        if tuple(self.arrays) != names:
+            self.arrays = {name: self.layout.zeros() for name in names}
+        for name in VECTORS:
             self.arrays[name][:] = 0
-        x = self.arrays["x"]
-        filled = [self.arrays.get(name, x) for name in ARRAYS[3:]]
-        theta, irregular = self._builder.kernels(self.number, faces, fixed, filled, not uniform, check=False)
-        return self._builder.coarse(self.number, faces, fixed, theta, irregular, self.coarse_layout.shape)  # type: ignore[union-attr]
+        shape, coarse_shape = self.layout.shape, self.coarse_layout.shape
+        self._record = record_of(shape, packed, self.arrays)
+        self._coarse_record = record_of(coarse_shape, False, {"b": self._bc})
+        nothing = np.zeros((2, 0, 0), np.float32)
+        filled = [self.arrays.get(name, nothing) for name in COEFFICIENTS]
+        if packed:
+            own = [self.layout.zeros() if q != 3 or shape[0] > 1 else nothing for q in range(6)]
+            filled = own + filled[6:]
+        theta, irregular = self._builder.kernels(self.number, faces, fixed, filled, not packed, check=False)
+        if packed:
+            words = (self.arrays[name].view(np.uint32) for name in ("relax", "moves"))
+            pack(*filled[:6], self._unit, *words)
+        return self._builder.coarse(self.number, faces, fixed, theta, irregular, coarse_shape)
 
     def exchange_kernels(self) -> None:
         """Take the halo's kernels from their owners."""
-        for name in self._names()[3:]:
+        for name in self._coefficients:
             self.exchange(name)
 
-    def _names(self) -> list[str]:
-        flat = self.partition.shape[0] == 1
-        names = [n for n in ARRAYS if not (flat and n in ("face0", "prolong0"))]
-        return [n for n in names if not (self.uniform and n.startswith("face"))]
+    @property
+    def _coefficients(self) -> tuple[str, ...]:
+        # Not the rank's own shape: a name that one rank exchanges, all do.
+        return coefficient_names(self.partition.shape, self.packed)
 
     def exchange(self, name: str) -> None:
         """Halo of an array from its owners."""
@@ -186,14 +200,16 @@ class DistributedLevel:
             step = q if before else last - q
             if q > 0 or not before:
                 valid = self._fresh(valid) - 1
-            mode = kernels.FRESH if before and q < 2 else kernels.RELAX
+            mode = RELAX
+            if before and q < 2:
+                mode = FRESH if q else FIRST
             if before and q == last and last > 1:
-                mode = kernels.RELAX_AND_RESIDUAL
+                mode = RELAX_AND_RESIDUAL
             self._half_sweep(step % 2, self._alpha[step // 2, step % 2], mode, valid, threads)
         if before:
             valid = self._fresh(valid) - 1
             for c in range(2 if last == 1 else 1):
-                self._half_sweep(c, np.float32(0), kernels.RESIDUAL, valid, threads)
+                self._half_sweep(c, np.float32(0), RESIDUAL, valid, threads)
 
     def _fresh(self, valid: int) -> int:
         """Layers of the halo in which x is right, after an exchange if none was."""
@@ -202,57 +218,39 @@ class DistributedLevel:
         self.exchange("x")
         return HALO
 
-    def _lines(self, low: int, high: int) -> tuple[int, int]:
-        """First line and one past the last of the layers low <= i < high of the slowest axis."""
+    def _units(self, low: int, high: int) -> tuple[int, int]:
+        """First and one past the last unit (see cycle_kernels) of low <= u < high that there is."""
         assert self.layout is not None
         n0, n1, _ = self.layout.shape
-        return (max(low, 0) * n1, min(high, n0) * n1) if n0 > 1 else (max(low, 0), min(high, n1))
+        return max(low, 0), min(high, n0 if n0 > 1 else n1)
+
+    def _threads(self, threads: int) -> int:
+        assert self.layout is not None
+        return threads if np.prod(self.layout.shape) >= kernels.SERIAL_CELLS else 1
+
+    @property
+    def _slowest(self) -> int:
+        """The axis of the units."""
+        assert self.layout is not None
+        return 0 if self.layout.shape[0] > 1 else 1
 
     def _half_sweep(self, colour: int, alpha: np.float32, mode: int, depth: int, threads: int) -> None:
-        assert self.layout is not None
-        (n0, n1, n2), a = self.layout.shape, self.arrays
-        axis = 0 if n0 > 1 else 1
-        first, last = self._lines(self._begin[axis] - depth, self._end[axis] + depth)
-        x = a["x"]
-        operands = (
-            x, a["b"], a["residual"], a["smoother"], a["diagonal"], a.get("face0", x), a.get("face1", x),
-            a.get("face2", x), self.uniform, n0, n1, colour, alpha, mode, first, last,
-        )  # fmt: skip
-        if threads > 1 and n0 * n1 * n2 >= kernels.SERIAL_CELLS:
-            kernels.half_sweep_threads(*operands, threads)
-        else:
-            kernels.half_sweep(*operands)
+        axis = self._slowest
+        units = self._units(self._begin[axis] - depth, self._end[axis] + depth)
+        kernels.half_sweep(self._record, *units, colour, mode, alpha, self._threads(threads))
 
     def _restrict(self, threads: int) -> None:
-        assert self.layout is not None and self.coarse_layout is not None
-        (n0, n1, n2), (c0, c1, c2), a = self.layout.shape, self.coarse_layout.shape, self.arrays
-        axis = 0 if n0 > 1 else 1
-        low, high = self._begin[axis] // 2, -(-self._end[axis] // 2)
-        first, last = (low * c1, high * c1) if n0 > 1 else (low, high)
-        p1 = a["prolong1"]
-        operands = (
-            a["residual"], a["own"], a.get("prolong0", p1), p1, a["prolong2"], self._bc, n0, n1, c0, c1, c2,
-            first, last,
-        )  # fmt: skip
-        if threads > 1 and n0 * n1 * n2 >= kernels.SERIAL_CELLS:
-            kernels.restrict_threads(*operands, threads)
-        else:
-            kernels.restrict(*operands)
+        axis = self._slowest
+        units = self._begin[axis] // 2, -(-self._end[axis] // 2)
+        kernels.restrict(self._record, self._coarse_record, self._unit, *units, self._threads(threads))
 
     def _prolong(self, threads: int) -> None:
-        assert self.layout is not None and self.coarse_layout is not None
-        (n0, n1, n2), (c0, c1, _), a = self.layout.shape, self.coarse_layout.shape, self.arrays
-        axis = 0 if n0 > 1 else 1
-        first, last = self._lines(self._begin[axis], self._end[axis])
-        p1 = a["prolong1"]
-        operands = (
-            a["x"], a["own"], a.get("prolong0", p1), p1, a["prolong2"], self._coarse, n0, n1, c0, c1, first,
-            last,
-        )  # fmt: skip
-        if threads > 1 and n0 * n1 * n2 >= kernels.SERIAL_CELLS:
-            kernels.prolong_threads(*operands, threads)
-        else:
-            kernels.prolong(*operands)
+        axis = self._slowest
+        units = self._units(self._begin[axis], self._end[axis])
+        natural = self._coarse.ctypes.data + 4
+        kernels.prolong(
+            self._record, self._coarse_record, self._unit, natural, *units, self._threads(threads)
+        )
 
     @property
     def unknowns(self) -> int:
@@ -260,7 +258,11 @@ class DistributedLevel:
         if self.layout is None:
             return 0
         n0, n1, _ = self.layout.shape
-        return int(count_unknowns(self.arrays["diagonal"], n0, n1, self._begin, self._end))
+        return int(
+            count_unknowns(
+                self.arrays["relax" if self.packed else "diagonal"], n0, n1, self._begin, self._end
+            )
+        )
 
     @property
     def bytes(self) -> int:

@@ -97,16 +97,13 @@ class GridDirections:
     ----------
     hierarchy
         The levels.  Vectors of the finest are overwritten.
-    runs
-        int32 (runs, 4): where the entries of vectors lie, see layout.runs_of.
-    scale
-        The matrix is ``scale`` times the packed operator.
     threads
         Of the kernels.
     """
 
-    def __init__(self, hierarchy: Hierarchy, runs: NDArray[np.int32], scale: float, threads: int) -> None:
-        self._hierarchy, self._runs, self._scale, self._threads = hierarchy, runs, scale, threads
+    def __init__(self, hierarchy: Hierarchy, threads: int) -> None:
+        self.hierarchy, self._threads = hierarchy, threads
+        self._runs, self._scale = np.empty((0, 4), np.int32), 1.0
         shape = array_shape(hierarchy.layout.shapes[0])
         self._shape = shape
         self._z = zeros((SLOTS, int(np.prod(shape))), np.float32)
@@ -115,9 +112,21 @@ class GridDirections:
         self._records = hierarchy.records.copy()
         self._records[0, _S] = self._s.ctypes.data + 4
         self._state = _State(0.0)
-        self._up = 0.0
+        self._down = self._up = 0.0
         self._p, self._x = np.zeros(SLOTS), np.zeros(SLOTS)
         self._slot = 0
+
+    def serve(self, runs: NDArray[np.int32], scale: float) -> None:
+        """Work for a matrix.
+
+        Parameters
+        ----------
+        runs
+            int32 (runs, 4): where the entries of vectors lie, see layout.runs_of.
+        scale
+            The matrix is ``scale`` times the packed operator.
+        """
+        self._runs, self._scale = runs, scale
 
     @property
     def bytes(self) -> int:
@@ -134,13 +143,13 @@ class GridDirections:
         norm
             Its norm.
         down, up
-            Factor that brings entries of r near 1, and its inverse.
+            Factor that brings entries of r near 1, and its inverse up to the sign, which is the matrix's.
         """
-        hierarchy, (n0, n1, _) = self._hierarchy, self._hierarchy.layout.shapes[0]
+        hierarchy, (n0, n1, _) = self.hierarchy, self.hierarchy.layout.shapes[0]
         vector_kernels.scatter(r, self._runs, down, hierarchy.array(0, "b"), n0, n1, self._threads)
         self._s.reshape(-1)[:] = 0
         self._state = _State((norm * down) ** 2)
-        self._down, self._up, self._start = down, up / self._scale, norm
+        self._down, self._up = abs(down), up / self._scale
         self._p[:] = self._x[:] = 0
         self._slot = 0
 
@@ -154,7 +163,7 @@ class GridDirections:
         """
         if self._slot == SLOTS:
             self._fold(x)
-        hierarchy, state = self._hierarchy, self._state
+        hierarchy, state = self.hierarchy, self._state
         self._records[0, _X] = self._z.ctypes.data + self._z.strides[0] * self._slot + 4
         update = int(state.count > 0)
         _iterate(
@@ -191,7 +200,7 @@ class GridDirections:
 
     def add_to(self, x: NDArray[np.float64]) -> None:
         """Add what the iteration has found since it began, or was added last."""
-        n0, n1, _ = self._hierarchy.layout.shapes[0]
+        n0, n1, _ = self.hierarchy.layout.shapes[0]
         z = self._z.reshape(SLOTS, *self._shape)[: self._slot]
         weights = self._up * self._x[: self._slot]
         vector_kernels.gather_combination(z, weights, self._runs, x, n0, n1, self._threads)

@@ -82,6 +82,7 @@ class MultilevelPreconditioner:
             raise ValueError(f"cells must lie in 0..{size - 1} (a grid of {operator.shape} cells)")
         self._builder = LevelBuilder(weights, self.threads)
         self._hierarchy: Hierarchy | None = None
+        self._directions: GridDirections | None = None
         self.group: NDArray[np.int32] | None = None
         self.group_size: NDArray[np.int64] = np.empty(0, np.int64)
         self.setups = 0
@@ -96,7 +97,7 @@ class MultilevelPreconditioner:
         uniform = UniformOperator.of(operator)
         level = None if uniform is None else uniform_level(uniform)
         if self._hierarchy is None or not self._hierarchy.fits(operator.shape, level is not None):
-            self._hierarchy = None  # its memory is free before the next is taken
+            self._hierarchy = self._directions = None  # their memory is free before the next is taken
             self._hierarchy = Hierarchy(self._builder, operator.shape, level is not None)
         else:
             self._hierarchy.clear()
@@ -141,8 +142,10 @@ class MultilevelPreconditioner:
         assert hierarchy is not None
         if not hierarchy.layout.packed:
             return None
-        if self._directions is None:
-            self._directions = GridDirections(hierarchy, self._runs, self.scale, self.threads)
+        if self._directions is None or self._directions.hierarchy is not hierarchy:
+            self._directions = None  # its memory is free before the next is taken
+            self._directions = GridDirections(hierarchy, self.threads)
+        self._directions.serve(self._runs, self.scale)
         return self._directions
 
     def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:
@@ -187,7 +190,8 @@ class MultilevelPreconditioner:
     def bytes(self) -> int:
         """Memory of the levels and of the map from entries to cells."""
         assert self._hierarchy is not None
-        return self._hierarchy.arena.nbytes + self._runs.nbytes + self._hierarchy.inverse.nbytes
+        held = self._hierarchy.arena.nbytes + self._runs.nbytes + self._hierarchy.inverse.nbytes
+        return held + (0 if self._directions is None else self._directions.bytes)
 
     def close(self) -> None:
         """Nothing but memory is held."""

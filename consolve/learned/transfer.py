@@ -17,6 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from consolve.learned.cycle_kernels import OPTIONS
+from consolve.learned.row_vectors import natural_width, row_width
 from consolve.pde.arrays import zeros
 
 
@@ -60,7 +61,7 @@ class SplitArrays:
     @property
     def width(self) -> int:
         """Framed length of a row of one colour."""
-        return (self.shape[2] + 1) // 2 + 2
+        return row_width(self.shape[2])
 
     @property
     def size(self) -> int:
@@ -87,21 +88,26 @@ class SplitArrays:
 
 @dataclass(frozen=True)
 class NaturalRows:
-    """Framed rows (rows, n2 + 2) of the cells from ``low`` on, both colours in one."""
+    """Framed rows (rows, width) of the cells from ``low`` on, both colours in one."""
 
     low: tuple[int, int, int]
     shape: tuple[int, int, int]
 
+    @property
+    def width(self) -> int:
+        """Framed length of a row."""
+        return int(natural_width.py_func(row_width(self.shape[2])))
+
     def zeros(self) -> NDArray[np.float32]:
-        """An empty array (rows, n2 + 2)."""
-        n0, n1, n2 = self.shape
-        return zeros(((n0 + 2 if n0 > 1 else 1) * (n1 + 2), n2 + 2), np.float32)
+        """An empty array (rows, width)."""
+        n0, n1, _ = self.shape
+        return zeros(((n0 + 2 if n0 > 1 else 1) * (n1 + 2), self.width), np.float32)
 
     def positions(self, low: NDArray, high: NDArray) -> NDArray[np.int32]:
         """Flat index of the cells of a box (of the whole grid's cells), in C order."""
         out, origin = np.empty(_volume(low, high), np.int32), np.array(self.low)
-        n0, n1, n2 = self.shape
-        _positions_in_rows(low - origin, high - origin, n1, n2 + 2, 1 if n0 > 1 else 0, 1, out)
+        n0, n1, _ = self.shape
+        _positions_in_rows(low - origin, high - origin, n1, self.width, 1 if n0 > 1 else 0, 1, out)
         return out
 
 

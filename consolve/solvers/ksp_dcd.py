@@ -11,7 +11,10 @@ preconditioner, each iteration is ::
     x    += alpha d
     r    -= alpha A d
 
-For a symmetric linear f and m >= 1 it is the preconditioned conjugate gradient method.
+For a symmetric linear f and m >= 1 it is the preconditioned conjugate gradient method.  Where f is PC ``cnn``
+with a multilevel network, on one rank, and the matrix is that of an image of fluid, solid and air, the same
+iteration (with m = 1) runs in grid space, its products and updates within the sweeps of the network: see
+``consolve.learned.grid_directions``.  The residual that ends a solve is the matrix's own in either case.
 
 ==============================  =======  ===========================================================
 option                          default  meaning
@@ -19,6 +22,8 @@ option                          default  meaning
 -ksp_dcd_directions M           2        earlier directions that a new one is made A-orthogonal to
 -ksp_dcd_true_residual_every N  50       iterations between recomputations of b - A x (0: only
                                          before convergence is declared)
+-ksp_dcd_fused BOOL             true     with PC cnn on one rank: iterate in grid space where the
+                                         matrix allows it
 ==============================  =======  ===========================================================
 """
 
@@ -32,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve import solver_options
-from consolve.solvers import events, live_contexts
+from consolve.solvers import events, grid_route, live_contexts
 from consolve.solvers.options import read_options
 from consolve.solvers.petsc import PETSc, call, dot_products, handle, reported, support_only_true_residual
 from consolve.solvers.safeguard import Safeguard, Step
@@ -75,7 +80,7 @@ class KSPDCD:
 
     Attributes
     ----------
-    directions, true_residual_every
+    directions, true_residual_every, fused
         As the options ``-ksp_dcd_*``.
     sign
         1 or -1: A was positive or negative definite in the last solve.
@@ -85,12 +90,15 @@ class KSPDCD:
         Those of them in which a proposal was no direction; in the others conjugate gradients were tried.
     trials
         Times that the last solve went over to conjugate gradients.
+    grid_iterations
+        Iterations of the last solve in grid space.
     """
 
     def __init__(self) -> None:
         self.directions = 2
         self.true_residual_every = 50
-        self.fallbacks = self.refusals = self.trials = 0
+        self.fused = True
+        self.fallbacks = self.refusals = self.trials = self.grid_iterations = 0
         self.sign = 1
         self._work: list[PETSc.Vec] = []
         self._free: list[PETSc.Vec] = []
@@ -133,6 +141,7 @@ class KSPDCD:
         finally:
             self.fallbacks, self.refusals = solver.fallbacks, solver.refusals
             self.trials, self.sign = solver.safeguard.trials, solver.sign
+            self.grid_iterations = solver.grid_iterations
             # The next solve takes each in the role that it had in this one: sums may depend on alignment.
             self._free = self._work[::-1]
 
@@ -150,6 +159,8 @@ class KSPDCD:
             f"  last solve: {self.fallbacks} iterations along the residual: {self.refusals} proposals "
             f"refused, {self.fallbacks - self.refusals} in {self.trials} trials of CG\n"
         )
+        if self.grid_iterations:
+            viewer.printfASCII(f"  last solve: {self.grid_iterations} iterations in grid space\n")
 
     def borrow(self, like: PETSc.Vec) -> PETSc.Vec:
         """A work vector, kept between solves."""
@@ -175,16 +186,31 @@ class _Solve:
         self.r, self.unit = context.borrow(b), context.borrow(b)
         self.window: deque[Direction] = deque()  # newest first
         self.safeguard = Safeguard()
-        self.fallbacks = self.refusals = 0
+        self.fallbacks = self.refusals = self.grid_iterations = 0
+        self.every = context.true_residual_every
         self.sign = context.sign
         self.is_sign_known = False
 
     def run(self) -> None:
-        ksp, every = self.ksp, self.context.true_residual_every
-        self.compute_residual(x_is_zero=not ksp.getInitialGuessNonzero())
-        norm, exact = self.r.norm(), True
+        self.compute_residual(x_is_zero=not self.ksp.getInitialGuessNonzero())
+        norm, begin = self.r.norm(), 0
+        route = grid_route.grid_route(self.ksp) if self.context.fused else None
+        if route is not None and not self.test(0, norm):
+            self.report(0, norm)
+            begin, norm, reason = grid_route.run(self, route, norm)
+            self.grid_iterations = begin
+            if reason:
+                self.report(begin, norm)
+                self.ksp.setConvergedReason(reason)
+                return
+        self.ksp.setConvergedReason(self.iterate(begin, norm))
+
+    def iterate(self, begin: int, norm: float) -> int:
+        """The iteration from number ``begin`` on, r being true and of norm ``norm``; returns the reason to
+        stop."""
+        ksp, exact, reason = self.ksp, True, 0
         self.safeguard.start(norm)
-        for k in range(ksp.max_it + 1):
+        for k in range(begin, ksp.max_it + 1):
             reason = self.test(k, norm)
             if reason > 0 and not exact:
                 self.compute_residual()
@@ -204,13 +230,13 @@ class _Solve:
             self.x.axpy(alpha, new.d)
             self.r.axpy(-alpha, new.Ad)
             self.remember(new)
-            exact = bool(every) and (k + 1) % every == 0
+            exact = bool(self.every) and (k + 1) % self.every == 0
             if exact:
                 self.compute_residual()
             norm = self.r.norm()
             if self.safeguard.after(step._replace(residual_norm=norm)):
                 self.forget_directions()
-        ksp.setConvergedReason(reason)
+        return reason
 
     def test(self, k: int, norm: float) -> int:
         """PETSc's convergence test; a residual of 0 or NaN ends the solve whatever the test says."""

@@ -34,11 +34,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve import solver_options
+from consolve.learned.multilevel import MultilevelPreconditioner
 from consolve.solvers import events, live_contexts
 from consolve.solvers.closed_components import ClosedComponents
 from consolve.solvers.collective import together
 from consolve.solvers.errors import MatrixError
 from consolve.solvers.grid_map import find_grid
+from consolve.solvers.grid_route import GridRoute
 from consolve.solvers.models import Choice, Model, check_model_name
 from consolve.solvers.network import Network, default_threads, mpi_communicator
 from consolve.solvers.options import read_options
@@ -92,6 +94,7 @@ class PCCNN:
         self._served = Network()
         self.setups = 0
         self._gave_guess = False
+        self._state = -1
         self._null_space: PETSc.NullSpace | None = None
         self._work: PETSc.Vec | None = None
         self._release()
@@ -168,6 +171,7 @@ class PCCNN:
         with limited_to(threads):
             self._served.set_up(pc, self._comm, stencil, choice)
         self._stencil = replace(stencil, operator=None)  # its arrays have done their work
+        self._state = pmat.stateGet()
         self.setups += 1
 
     @reported
@@ -231,6 +235,24 @@ class PCCNN:
                 np.negative(target, out=target)
             if stencil.diagonal_rows.size:
                 scale_entries(stencil.diagonal_rows, stencil.diagonal_inverse, source, target)
+
+    def grid_route(self, pc: PETSc.PC) -> GridRoute | None:
+        """How KSP ``dcd`` may solve in grid space; None where the grid's operator is not the matrix."""
+        stencil, model = self._stencil, self._served.model
+        amat, pmat = pc.getOperators()
+        if (
+            stencil is None
+            or not stencil.is_exact
+            or stencil.one_sided
+            or not isinstance(model, MultilevelPreconditioner)
+            or amat.handle != pmat.handle
+            or pmat.stateGet() != self._state
+        ):
+            return None
+        threads = self.threads or default_threads()
+        with limited_to(threads):
+            directions = model.directions()
+        return None if directions is None else GridRoute(directions, stencil, self.components, threads)
 
     @reported
     def view(self, pc: PETSc.PC, viewer: PETSc.Viewer) -> None:

@@ -48,6 +48,8 @@ class Stencil:
     one_sided
         Some row, on any rank, couples to a diagonal-only one (Dirichlet rows kept by MatZeroRows): A is not
         symmetric.
+    is_exact
+        The operator's entries are the matrix's own, to round-off; else they may be so all the same.
     """
 
     operator: GridOperator | RowOperator | None
@@ -56,6 +58,7 @@ class Stencil:
     diagonal_rows: NDArray[np.int32]
     diagonal_inverse: NDArray[np.float64]
     one_sided: bool = False
+    is_exact: bool = False
 
 
 def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stencil:
@@ -146,7 +149,7 @@ def _read_uniform(matrix: LocalMatrix, grid: GridMap, threshold: float) -> Stenc
     np.divide(1.0, diagonal, out=diagonal, where=diagonal != 0)
     fixed, runs = DirichletParts(fixed_start, place, part), Runs(table, start, grid.cells)
     operator = UniformOperator(active, -sign * coupling, fixed, runs)
-    return Stencil(operator, grid, sign, rows, diagonal)
+    return Stencil(operator, grid, sign, rows, diagonal, is_exact=True)
 
 
 def _read_regular(matrix: LocalMatrix, grid: GridMap, threshold: float) -> Stencil | None:
@@ -163,7 +166,7 @@ def _read_regular(matrix: LocalMatrix, grid: GridMap, threshold: float) -> Stenc
     if not kernels.read_regular_rows(*matrix.own, grid.cells, sign, threshold, *arrays, chunks):
         return None
     diagonal_rows, inverse = _diagonal_part(kind, diagonal)
-    return Stencil(GridOperator(faces, dirichlet, active), grid, sign, diagonal_rows, inverse)
+    return Stencil(GridOperator(faces, dirichlet, active), grid, sign, diagonal_rows, inverse, is_exact=True)
 
 
 def _diagonal_part(
