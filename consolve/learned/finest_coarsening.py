@@ -10,11 +10,18 @@ from numba import njit, prange
 
 from consolve.learned.coarsen_kernels import squash
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.perceptron_kernels import REGULAR, perceptron, value_at_zero
+from consolve.learned.perceptron_kernels import REGULAR, perceptron, small_exp, value_at_zero
 from consolve.learned.weights import RANGE
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
-_SEVEN, _BIT = np.uint8(7), np.uint8(1)
+_SEVEN = np.uint8(7)
+_BATCH = 512
+
+
+@njit(**OPTIONS)
+def _clear(row):
+    for k in range(row.size):
+        row[k] = 0
 
 
 @njit(**OPTIONS)
@@ -26,8 +33,8 @@ def _blocks_of_line(code, ci, cj, k0, k1, cells):
             even, odd = cells[4 * di + 2 * dj], cells[4 * di + 2 * dj + 1]
             i, j = ci * k0 + di, cj * k1 + dj
             if di >= k0 or dj >= k1 or i >= n0 or j >= n1:
-                even[:] = 0
-                odd[:] = 0
+                _clear(even)
+                _clear(odd)
                 continue
             row = code[i, j]
             for h in range(n2 // 2):
@@ -44,7 +51,7 @@ def _count_links(cells, links):
     for axis in range(3):
         step = 4 >> axis
         count = links[axis]
-        count[:] = 0
+        _clear(count)
         for low in range(8):
             if low & step == 0:
                 a, b = cells[low], cells[low + step]
@@ -56,9 +63,9 @@ def _count_links(cells, links):
 def _count_crossings(here, there, step, total, one, both):
     """Open faces between blocks, and how many of them go on by one or by two open faces in a straight
     line."""
-    total[:] = 0
-    one[:] = 0
-    both[:] = 0
+    _clear(total)
+    _clear(one)
+    _clear(both)
     n = min(here.shape[1], there.shape[1])
     for low in range(8):
         if low & step == 0:
@@ -74,8 +81,8 @@ def _count_crossings(here, there, step, total, one, both):
 @njit(**OPTIONS)
 def _sum_parts(start, place, part, theta, n0, n1, ci, cj, k0, k1, k2, drain, fixed):
     """drain and fixed = sums of the Dirichlet parts and of theta times them over each block of a line."""
-    drain[:] = 0
-    fixed[:] = 0
+    _clear(drain)
+    _clear(fixed)
     for i in range(ci * k0, min(n0, ci * k0 + k0)):
         for j in range(cj * k1, min(n1, cj * k1 + k1)):
             line = i * n1 + j
@@ -85,31 +92,59 @@ def _sum_parts(start, place, part, theta, n0, n1, ci, cj, k0, k1, k2, drain, fix
 
 
 @njit(**OPTIONS)
-def _features(
-    axis, lateral_axes, columns, total, one, both, links, beyond, drain, drain_beyond, phi, score
-):  # fmt: skip
-    """The eight features of the faces of a line, and the largest of them; where no face is open they mean
-    nothing."""
+def _features(total, one, both, lateral, beside, along, past, drain, drawn, columns, axes, phi, at):
+    """The eight features of a coarse face, from the counts of its blocks and its columns; returns the largest
+    of them."""
+    even, share = squash(np.float32(2)), _ONE / total
+    series = total - one / 3 - both / 2  # a column's resistance is 1, 3/2 or 2
+    left, right = lateral * share / axes, beside * share / axes
+    along, past, drain, drawn = along * share, past * share, drain * share, drawn * share
+    a, b = 2 * series * share - _ONE, total / columns - _ONE
+    c, d = squash(along + past) - even, squash(abs(along - past))
+    e, g = squash(left + right) - even, squash(abs(left - right))
+    p, q = squash(drain + drawn), squash(abs(drain - drawn))
+    phi[0, at], phi[1, at], phi[2, at], phi[3, at] = a, b, c, d
+    phi[4, at], phi[5, at], phi[6, at], phi[7, at] = e, g, p, q
+    return max(max(max(abs(a), abs(b)), max(abs(c), d)), max(max(abs(e), g), max(p, q)))
+
+
+@njit(**OPTIONS)
+def _collect(axis, axes, columns, mark, mark_beyond, total, one, both, links, beyond, drain, drain_beyond,
+             phi, place, count, offset):  # fmt: skip
+    """Collect the irregular faces of a line; returns their number so far."""
     other, third = (axis + 1) % 3, (axis + 2) % 3
-    even = squash(np.float32(2))
-    l0, l1, l2 = links[other], links[third], links[axis]
-    m0, m1, m2 = beyond[other], beyond[third], beyond[axis]
-    for k in range(score.size):
-        t = np.float32(total[k])
-        share = _ONE / max(t, _ONE)
-        # A column's resistance is 1, 3/2 or 2.
-        series = t - np.float32(one[k]) / 3 - np.float32(both[k]) / 2
-        left = np.float32(l0[k] + l1[k]) * share / lateral_axes
-        right = np.float32(m0[k] + m1[k]) * share / lateral_axes
-        along, past = np.float32(l2[k]) * share, np.float32(m2[k]) * share
-        drained, drawn = drain[k] * share, drain_beyond[k] * share
-        a, b = 2 * series * share - _ONE, t / columns - _ONE
-        c, d = squash(along + past) - even, squash(abs(along - past))
-        e, g = squash(left + right) - even, squash(abs(left - right))
-        p, q = squash(drained + drawn), squash(abs(drained - drawn))
-        phi[0, k], phi[1, k], phi[2, k], phi[3, k] = a, b, c, d
-        phi[4, k], phi[5, k], phi[6, k], phi[7, k] = e, g, p, q
-        score[k] = max(max(max(abs(a), abs(b)), max(abs(c), d)), max(max(abs(e), g), max(p, q)))
+    for k in range(total.size):
+        if (mark[k] or mark_beyond[k]) and total[k] > 0:
+            lateral = np.float32(links[other, k] + links[third, k])
+            beside = np.float32(beyond[other, k] + beyond[third, k])
+            largest = _features(
+                np.float32(total[k]), np.float32(one[k]), np.float32(both[k]), lateral, beside,
+                np.float32(links[axis, k]), np.float32(beyond[axis, k]), drain[k], drain_beyond[k], columns,
+                axes, phi, count,
+            )  # fmt: skip
+            if largest > REGULAR:
+                place[0, count], place[1, count] = axis, offset + k
+                count += 1
+    return count
+
+
+@njit(**OPTIONS)
+def _correct_faces(phi, place, count, net, base, units, top, answer, f0, f1, f2):
+    """Multiply the collected faces by what the perceptron says of them."""
+    for first in range(0, count, _BATCH):
+        m = min(_BATCH, count - first)
+        perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+        factor = answer[0]
+        for q in range(m):
+            factor[q] = small_exp(np.float32(RANGE) * factor[q])
+        for q in range(m):
+            axis, at = place[0, first + q], place[1, first + q]
+            if axis == 0:
+                f0[at] *= factor[q]
+            elif axis == 1:
+                f1[at] *= factor[q]
+            else:
+                f2[at] *= factor[q]
 
 
 @njit(**OPTIONS)
@@ -127,10 +162,11 @@ def _coarse_lines(code, start, place, part, theta, marked, ndim, gamma, net, fac
     total, one, both = np.zeros(c2, np.uint8), np.zeros(c2, np.uint8), np.zeros(c2, np.uint8)
     drain, drain_beyond = np.zeros(c2 + 1, np.float32), np.zeros(c2 + 1, np.float32)
     unused = np.zeros(c2, np.float32)
-    rows, score = np.zeros((8, c2), np.float32), np.zeros(c2, np.float32)
-    phi, index = np.empty((8, c2), np.float32), np.empty(c2 + 1, np.int64)
-    units, top = np.empty((max(hidden, 1), c2), np.float32), np.empty(c2, np.float32)
-    answer, base = np.empty((1, c2), np.float32), np.zeros(1, np.float32)
+    most = _BATCH + 3 * c2
+    phi, where = np.empty((8, most), np.float32), np.empty((2, most), np.int64)
+    units, top = np.empty((max(hidden, 1), _BATCH), np.float32), np.empty(_BATCH, np.float32)
+    answer, base, count = np.empty((1, _BATCH), np.float32), np.zeros(1, np.float32), 0
+    flat0, flat1, flat2 = faces0.reshape(-1), faces1.reshape(-1), faces2.reshape(-1)
     if hidden > 0:
         base = value_at_zero(net[0], net[1], net[2], net[3], net[4])
     for line in range(first, end):
@@ -143,7 +179,7 @@ def _coarse_lines(code, start, place, part, theta, marked, ndim, gamma, net, fac
             coarse = (faces0 if axis == 0 else faces1 if axis == 1 else faces2)[ci, cj]
             ni, nj = ci + (axis == 0), cj + (axis == 1)
             if (k0 if axis == 0 else k1 if axis == 1 else k2) == 1 or ni >= c0 or nj >= c1:
-                coarse[:] = 0
+                _clear(coarse)
                 continue
             shift, step = (1 if axis == 2 else 0), 4 >> axis
             n = c2 - shift
@@ -158,33 +194,18 @@ def _coarse_lines(code, start, place, part, theta, marked, ndim, gamma, net, fac
                 coarse[n] = _ZERO
             if hidden == 0:
                 continue
-            mark, mark_beyond = marked[ci, cj], marked[ni, nj][shift:]
-            count = 0
-            for k in range(n):
-                index[count] = k
-                count += (mark[k] | mark_beyond[k]) & (total[k] > 0)
-            if count == 0:
-                continue
             if axis < 2:
                 _count_links(there, beyond)
                 _sum_parts(start, place, part, theta, n0, n1, ni, nj, k0, k1, k2, drain_beyond[:c2], unused)
-                _features(axis, lateral_axes, columns, total, one, both, links, beyond, drain, drain_beyond,
-                          rows, score[:n])  # fmt: skip
+                links_beyond, fixed_beyond = beyond, drain_beyond[:n]
             else:
-                _features(axis, lateral_axes, columns, total, one, both, links, links[:, 1:], drain,
-                          drain[1:], rows, score[:n])  # fmt: skip
-            chosen = 0
-            for m in range(count):
-                k = index[m]
-                if score[k] > REGULAR:
-                    index[chosen] = k
-                    for f in range(8):
-                        phi[f, chosen] = rows[f, k]
-                    chosen += 1
-            if chosen > 0:
-                perceptron(phi, chosen, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
-                for m in range(chosen):
-                    coarse[index[m]] *= np.exp(np.float32(RANGE) * answer[0, m])
+                links_beyond, fixed_beyond = links[:, 1:], drain[1:]
+            count = _collect(axis, lateral_axes, columns, marked[ci, cj], marked[ni, nj][shift:], total[:n],
+                             one, both, links, links_beyond, drain, fixed_beyond, phi, where, count,
+                             line * c2)  # fmt: skip
+        if count >= _BATCH or line == end - 1:
+            _correct_faces(phi, where, count, net, base, units, top, answer, flat0, flat1, flat2)
+            count = 0
 
 
 @njit(parallel=True, **OPTIONS)

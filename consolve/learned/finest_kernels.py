@@ -15,14 +15,15 @@ from numba import njit, prange
 
 from consolve.learned.cycle_kernels import OPTIONS
 from consolve.learned.packing import _pack_moves, _pack_moves_2d, _pack_relax
-from consolve.learned.perceptron_kernels import REGULAR, perceptron, value_at_zero
+from consolve.learned.perceptron_kernels import REGULAR, perceptron, small_exp, value_at_zero
 from consolve.learned.setup_kernels import MOST_DROPPED, cell_features, prolongation_features, split_row
 from consolve.learned.weights import OMEGA_RANGE, RANGE
 
 _ACTIVE, _FIXED, FACES = np.uint8(128), np.uint8(64), np.uint8(7)
 _NONE = np.uint8(0)
 _BATCH = 512
-_SLOTS = 2048
+_SLOTS, _WAYS = 4096, 4
+"""Of a table of answers, and of those the slots in which one key may stand."""
 _GROUP_CELLS = 8192
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
@@ -68,47 +69,35 @@ def write_codes(active, start, place, code, threads):
 
 
 @njit(**OPTIONS)
-def _differ(flags, row, regular):
-    for k in range(flags.size):
-        flags[k] = np.uint8(flags[k] | (row[k] ^ regular))
+def _line(volume, i, j, outside):
+    """A line of a volume; ``outside`` if it has none such."""
+    n0, n1, _ = volume.shape
+    return volume[i, j] if 0 <= i < n0 and 0 <= j < n1 else outside
 
 
 @njit(**OPTIONS)
-def _irregular(own, beside, axes, regular, flags):
-    """flags = 0 where a cell and its neighbours have the code ``regular``; cells at the ends never have."""
+def _irregular(own, a, b, c, d, regular, flags):
+    """flags = 0 where a cell, its neighbours along the line and those in other lines have the code
+    ``regular``; cells at the ends never have."""
     n = own.size
-    for k in range(n):
-        flags[k] = np.uint8(own[k] ^ regular)
-    _differ(flags[1:], own[: n - 1], regular)
-    _differ(flags[: n - 1], own[1:], regular)
-    for q in range(0 if axes == 3 else 2, 4):
-        _differ(flags, beside[q], regular)
+    flags[0], flags[n - 1] = 1, 1
+    for k in range(1, n - 1):
+        x = (own[k] ^ regular) | (own[k - 1] ^ regular) | (own[k + 1] ^ regular)
+        y = (a[k] ^ regular) | (b[k] ^ regular) | (c[k] ^ regular) | (d[k] ^ regular)
+        flags[k] = np.uint8(x | y)
 
 
 @njit(**OPTIONS)
-def _listed(flags, out):
-    """Positions where flags is not 0; returns their number."""
-    count, n = 0, flags.size
-    for first in range(0, n, 64):
-        end = min(n, first + 64)
-        found = _NONE
-        for k in range(first, end):
-            found = np.uint8(found | flags[k])
-        if found != _NONE:
-            for k in range(first, end):
+def _listed(flags, words, n, out):
+    """Positions below n where flags is not 0; returns their number.  ``words`` are the same bytes, eight at a
+    time."""
+    count = 0
+    for w in range(words.size):
+        if words[w] != 0:
+            for k in range(8 * w, min(n, 8 * w + 8)):
                 out[count] = k
                 count += flags[k] != _NONE
     return count
-
-
-@njit(**OPTIONS)
-def _copy_line(volume, i, j, out):
-    """A line of a volume; zeros outside of it."""
-    n0, n1, _ = volume.shape
-    if 0 <= i < n0 and 0 <= j < n1:
-        out[:] = volume[i, j]
-    else:
-        out[:] = 0
 
 
 @njit(**OPTIONS)
@@ -121,12 +110,13 @@ def _place_parts(start, place, part, n0, n1, i, j, row, clear):
 
 
 @njit(**OPTIONS)
-def _diagonal(code, fixed, d, inverse, keep):
-    """Diagonal, its inverse and 1 where it is positive, of a line."""
+def _diagonal(code, fixed, d, inverse, relaxed, keep):
+    """Diagonal, its inverse (twice) and 1 where it is positive, of a line."""
     for k in range(code.size):
         d[k] = np.float32(code[k] & FACES) + fixed[k]
     for k in range(code.size):
         inverse[k] = _ONE / d[k] if d[k] > 0 else _ZERO
+        relaxed[k] = inverse[k]
         keep[k] = _ONE if d[k] > 0 else _ZERO
 
 
@@ -141,28 +131,22 @@ def _weights_across(code, other, linear, weight):
 def _weights_along(code, linear, weight):
     """The same along the line: even cells look down, odd ones up."""
     n = code.size
-    weight[0] = _ZERO
+    weight[0], weight[n - 1] = _ZERO, _ZERO
     for h in range((n - 1) // 2):
-        weight[2 * h + 2] = linear * np.float32(np.uint8(code[2 * h + 1] & code[2 * h + 2]) >> np.uint8(7))
-    for h in range((n - 1) // 2):
-        weight[2 * h + 1] = linear * np.float32(np.uint8(code[2 * h + 1] & code[2 * h + 2]) >> np.uint8(7))
-    if n % 2 == 0:
-        weight[n - 1] = _ZERO
+        open_ = np.uint8(np.uint8(code[2 * h + 1] & code[2 * h + 2]) >> np.uint8(7))
+        weight[2 * h + 1] = weight[2 * h + 2] = linear * np.float32(open_)
 
 
 @njit(**OPTIONS)
-def _neighbour_codes(code, around, k, out):
+def _neighbour_codes(code, a, b, c, d, k, out):
     """Codes of the six neighbours of cell k (lower and upper by axis) and its own; True if any has a
     Dirichlet part."""
     n = code.size
-    out[0], out[1], out[2], out[3] = around[0, k], around[1, k], around[2, k], around[3, k]
+    out[0], out[1], out[2], out[3] = a[k], b[k], c[k], d[k]
     out[4] = code[k - 1] if k > 0 else _NONE
     out[5] = code[k + 1] if k + 1 < n else _NONE
     out[6] = code[k]
-    found = _NONE
-    for q in range(7):
-        found = np.uint8(found | out[q])
-    return (found & _FIXED) != _NONE
+    return ((out[0] | out[1] | out[2] | out[3] | out[4] | out[5] | out[6]) & _FIXED) != 0
 
 
 @njit(**OPTIONS)
@@ -173,6 +157,19 @@ def _key(codes, i, j, k):
     for q in range(7):
         key = key * 8 + np.int64(codes[q] & FACES if codes[q] >= _ACTIVE else FACES)
     return key
+
+
+@njit(**OPTIONS)
+def _find(keys, key):
+    """The slot that holds ``key``; else one that may take it: an empty one if there is any."""
+    first = np.int64(np.uint64(key) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)) % (_SLOTS // _WAYS) * _WAYS
+    free = first + key % _WAYS
+    for slot in range(first, first + _WAYS):
+        if keys[slot] == key:
+            return slot
+        if keys[slot] < 0:
+            free = slot
+    return free
 
 
 @njit(**OPTIONS)
@@ -196,6 +193,12 @@ def _gather(codes, parts, k, ndim, face, stiff, near):
 
 
 @njit(**OPTIONS)
+def _exponentials(row, factor, count):
+    for q in range(count):
+        row[q] = small_exp(factor * row[q])
+
+
+@njit(**OPTIONS)
 def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, relaxed, keep, theta, factor):
     """Apply the cell perceptron to the collected cells: omega / d, kept share, theta.
 
@@ -205,16 +208,19 @@ def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, re
     for first in range(0, count, _BATCH):
         m = min(_BATCH, count - first)
         perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+        _exponentials(answer[0], np.float32(OMEGA_RANGE), m)
+        _exponentials(answer[1], np.float32(RANGE), m)
+        _exponentials(answer[2], np.float32(RANGE), m)
         for q in range(m):
             line, k = place[0, first + q], place[1, first + q]
             entry, slot = place[2, first + q], place[3, first + q]
-            omega = np.exp(np.float32(OMEGA_RANGE) * answer[0, q])
+            omega = answer[0, q]
             relaxed[line, k] *= omega
             if entry >= 0:
                 plain = dropped * phi[0, first + q]
-                loss = plain * np.exp(np.float32(RANGE) * answer[1, q])
+                loss = plain * answer[1, q]
                 keep[line, k] += min(plain, MOST_DROPPED) - min(loss, MOST_DROPPED)
-                theta[entry] *= np.exp(np.float32(RANGE) * answer[2, q])
+                theta[entry] *= answer[2, q]
             if slot >= 0:
                 factor[slot] = omega
 
@@ -226,9 +232,10 @@ def _correct_weights(phi, place, count, net, base, units, top, answer, linear, w
     for first in range(0, count, _BATCH):
         m = min(_BATCH, count - first)
         perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+        _exponentials(answer[0], np.float32(RANGE), m)
         for q in range(m):
             axis, slot = place[2, first + q], place[3, first + q]
-            value = linear * np.exp(np.float32(RANGE) * answer[0, q])
+            value = linear * answer[0, q]
             weight[place[0, first + q], axis, place[1, first + q]] = value
             if slot >= 0:
                 known[slot, axis] = value
@@ -239,6 +246,11 @@ def _own(keep, w0, w1, w2):
     """Own weight in place of the kept share."""
     for k in range(keep.size):
         keep[k] = keep[k] - w0[k] - w1[k] - w2[k]
+
+
+@njit(**OPTIONS)
+def _value_at_zero(net):
+    return value_at_zero(net[0], net[1], net[2], net[3], net[4])
 
 
 @njit(**OPTIONS)
@@ -253,13 +265,13 @@ def _level_lines(
     pad = 1 if n0 > 1 else 0
     hidden = cell_net[0].shape[0]
     regular = np.uint8(_ACTIVE + np.uint8(2 * ndim))
-    around, parts = np.zeros((4, n2), np.uint8), np.zeros((5, n2), np.float32)
+    outside, parts = np.zeros(n2, np.uint8), np.zeros((5, n2), np.float32)
     entry_of = np.empty(n2, np.int64)
-    flags, index = np.empty(n2, np.uint8), np.empty(n2 + 1, np.int64)
+    flags, index = np.zeros((n2 + 7) // 8 * 8, np.uint8), np.empty(n2 + 1, np.int64)
     inverse, words = np.empty(n2, np.float32), np.empty(n2, np.uint32)
     group = max(1, _GROUP_CELLS // (k0 * k1 * n2))
     most = group * k0 * k1
-    d, relaxed = np.empty((most, n2), np.float32), np.empty((most, n2), np.float32)
+    diagonal, relaxed = np.empty((most, n2), np.float32), np.empty((most, n2), np.float32)
     keep, weight = np.empty((most, n2), np.float32), np.zeros((most, 3, n2), np.float32)
     row_of, low_of = np.empty(most, np.int64), np.empty(most, np.int64)
     codes = np.empty(7, np.uint8)
@@ -274,9 +286,7 @@ def _level_lines(
     known = np.zeros((_SLOTS, 3), np.float32)
     cell_base, axis_base = np.zeros(3, np.float32), np.zeros(1, np.float32)
     if hidden > 0:
-        a, b = cell_net, prolongation_net
-        cell_base = value_at_zero(a[0], a[1], a[2], a[3], a[4])
-        axis_base = value_at_zero(b[0], b[1], b[2], b[3], b[4])
+        cell_base, axis_base = _value_at_zero(cell_net), _value_at_zero(prolongation_net)
     for c_group in range(c_first, c_end, group):
         m, cells, couplings = 0, 0, 0
         for coarse_line in range(c_group, min(c_end, c_group + group)):
@@ -287,19 +297,20 @@ def _level_lines(
                 for j in range(cj * k1, min(n1, cj * k1 + k1)):
                     line = i * n1 + j
                     own_code = code[i, j]
-                    for q in range(4):
-                        _copy_line(code, i + (q == 1) - (q == 0), j + (q == 3) - (q == 2), around[q])
+                    # In a plane there is no other layer: the line itself stands for its neighbours there.
+                    a = _line(code, i - 1, j, outside) if ndim == 3 else own_code
+                    b = _line(code, i + 1, j, outside) if ndim == 3 else own_code
+                    c, d = _line(code, i, j - 1, outside), _line(code, i, j + 1, outside)
                     _place_parts(start, place, part, n0, n1, i, j, parts[4], False)
-                    _diagonal(own_code, parts[4], d[m], inverse, keep[m])
-                    relaxed[m] = inverse
+                    _diagonal(own_code, parts[4], diagonal[m], inverse, relaxed[m], keep[m])
                     for q in range(start[line], start[line + 1]):
                         k = place[q]
                         entry_of[k] = q
                         keep[m, k] -= min(dropped * part[q] * inverse[k], MOST_DROPPED)
                     if n0 > 1:
-                        _weights_across(own_code, around[i % 2], linear, weight[m, 0])
+                        _weights_across(own_code, b if i % 2 == 1 else a, linear, weight[m, 0])
                     if n1 > 1:
-                        _weights_across(own_code, around[2 + j % 2], linear, weight[m, 1])
+                        _weights_across(own_code, d if j % 2 == 1 else c, linear, weight[m, 1])
                     if n2 > 1:
                         _weights_along(own_code, linear, weight[m, 2])
                     row_of[m], low_of[m] = (i + pad) * (n1 + 2) + j + 1, (i + j) % 2
@@ -310,18 +321,20 @@ def _level_lines(
                                 start, place, part, n0, n1, i + (q == 1) - (q == 0),
                                 j + (q == 3) - (q == 2), parts[q], False,
                             )  # fmt: skip
-                        _irregular(own_code, around, ndim, regular, flags)
-                        count = _listed(flags, index)
+                        _irregular(own_code, a, b, c, d, regular, flags[:n2])
+                        count = _listed(flags, flags.view(np.uint64), n2, index)
                     for listed in range(count):
                         k = index[listed]
                         mark[k // 2 if n2 > 1 else 0] = True
-                        if not d[m, k] > 0:
+                        if not diagonal[m, k] > 0:
                             continue
-                        fixed = _neighbour_codes(own_code, around, k, codes)
+                        fixed = _neighbour_codes(own_code, a, b, c, d, k, codes)
+                        if ndim == 2:
+                            codes[0] = codes[1] = _NONE
                         slot = np.int64(-1)
                         if not fixed:
                             key = _key(codes, i, j, k)
-                            slot = (key * 2654435761 >> 12) % _SLOTS
+                            slot = _find(keys, key)
                             if keys[slot] == key and not pending[slot]:
                                 relaxed[m, k] = inverse[k] * factor[slot]
                                 for axis in range(3):
@@ -363,7 +376,7 @@ def _level_lines(
                 if place_cell[3, q] >= 0:
                     pending[place_cell[3, q]] = False
         for line in range(m):
-            _pack_relax(relaxed[line].view(np.uint32), d[line].view(np.uint32), words)
+            _pack_relax(relaxed[line].view(np.uint32), diagonal[line].view(np.uint32), words)
             split_row(words, relax, low_of[line], row_of[line], n2)
             w, own = weight[line], keep[line]
             _own(own, w[0], w[1], w[2])
