@@ -1,7 +1,8 @@
-"""Coefficients of the finest level of an image, packed into two words a cell; their bits are in row_vectors."""
+"""Coefficients of the finest level of an image, packed into two words a cell; row_vectors tells the bits."""
 
 import numpy as np
 from numba import njit, prange
+from numpy.typing import NDArray
 
 from consolve.learned.cycle_kernels import OPTIONS
 from consolve.learned.row_vectors import KEPT
@@ -9,7 +10,7 @@ from consolve.learned.row_vectors import KEPT
 STEPS_TO_LINEAR = 46
 """Packed weights of 1 / 46 of the level's plain weight: with 7 bits, up to e times that weight."""
 FINEST_PART, MOST_FIXED = 8, 16
-"""Dirichlet parts that can be packed are multiples of 1 / 8 up to 16: then diagonals are exact in bfloat16."""
+"""Dirichlet parts that can be packed are multiples of 1 / 8 up to 16: so diagonals are exact in bfloat16."""
 
 
 def unit_of(linear: np.float32) -> np.float32:
@@ -40,9 +41,7 @@ def is_packable(fixed):
 @njit(**OPTIONS)
 def _pack_relax(smoother, diagonal, relax):
     for q in range(relax.size):
-        w = smoother[q]
-        w += np.uint32(0x7FFF) + ((w >> np.uint32(16)) & np.uint32(1))  # to nearest, ties to even
-        relax[q] = (w & np.uint32(0xFFFF0000)) | (diagonal[q] >> np.uint32(16))
+        relax[q] = (smoother[q] & np.uint32(0xFFFF0000)) | (diagonal[q] >> np.uint32(16))
 
 
 @njit(**OPTIONS)
@@ -73,9 +72,10 @@ def _pack_moves_2d(own, p1, p2, per_unit, moves):
 def pack(smoother, diagonal, own, p0, p1, p2, unit, relax, moves):
     """Fill ``relax`` and ``moves`` (uint32) from float32 arrays of the same shape (2, rows, width).
 
-    omega / d is rounded to bfloat16, transfer weights to multiples of ``unit``, kept shares to 1 / KEPT;
-    diagonals have to be exact in bfloat16.  The rounded weights serve P and P^T alike, and a correction that
-    is constant stays so.  ``p0`` is read if it has the size of the others.
+    omega / d is rounded down to bfloat16 (so that alpha omega stays under 2), transfer weights to multiples
+    of ``unit``, kept shares to 1 / KEPT; diagonals have to be exact in bfloat16.  The rounded weights serve P
+    and P^T alike, and a correction that is constant stays so.  ``p0`` is read if it has the size of the
+    others.
     """
     a, b, c = smoother.reshape(-1).view(np.uint32), diagonal.reshape(-1).view(np.uint32), own.reshape(-1)
     d, e, f, g, h = (
@@ -88,8 +88,20 @@ def pack(smoother, diagonal, own, p0, p1, p2, unit, relax, moves):
         low, high = n * q // parts, n * (q + 1) // parts
         _pack_relax(a[low:high], b[low:high], g[low:high])
         if d.size == n:
-            _pack_moves(
-                c[low:high], d[low:high], e[low:high], f[low:high], per_unit, h[low:high]
-            )
+            _pack_moves(c[low:high], d[low:high], e[low:high], f[low:high], per_unit, h[low:high])
         else:
             _pack_moves_2d(c[low:high], e[low:high], f[low:high], per_unit, h[low:high])
+
+
+def unpack(
+    relax: NDArray[np.uint32], moves: NDArray[np.uint32], unit: np.float32
+) -> dict[str, NDArray[np.float32]]:
+    """The coefficients that packed ones stand for: smoother, diagonal, own, prolong0, prolong1, prolong2."""
+    weights = [((moves >> np.uint32(shift)) & np.uint32(127)) * np.float32(unit) for shift in (14, 7, 0)]
+    own = (moves >> np.uint32(21)) / np.float32(KEPT) - sum(weights)
+    arrays = {
+        "smoother": (relax & np.uint32(0xFFFF0000)).view(np.float32),
+        "diagonal": (relax << np.uint32(16)).view(np.float32),
+        "own": own,
+    }
+    return arrays | {f"prolong{axis}": weight for axis, weight in enumerate(weights)}

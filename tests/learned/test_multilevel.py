@@ -11,6 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consolve.learned.multilevel import MultilevelPreconditioner
+from consolve.learned.packing import unpack
+from consolve.learned.row_vectors import KEPT
 from consolve.learned.weights import Weights, load_weights
 from consolve.pde.domains import make_domain
 from consolve.pde.grid import AIR, FLUID, SOLID, GridOperator
@@ -110,6 +112,41 @@ def perturbed(ndim, sweeps, hidden, seed):
     return net, Weights(ndim, sweeps, hidden, net.tensors())
 
 
+def take_packed(levels, hierarchy):
+    """Give torch's finest level the engine's coefficients, which have to be its own to within rounding."""
+    torch = pytest.importorskip("torch")
+    (n0, n1, n2), unit = hierarchy.layout.shapes[0], hierarchy.units[0]
+    i, j, k = np.meshgrid(np.arange(n0), np.arange(n1), np.arange(n2), indexing="ij")
+    at = (i + j + k) % 2, (i + (n0 > 1)) * (n1 + 2) + j + 1, k // 2 + 1
+    found = {
+        name: torch.from_numpy(values[at].astype(float))
+        for name, values in unpack(hierarchy.array(0, "relax"), hierarchy.array(0, "moves"), unit).items()
+    }
+    level = levels[0]
+    cells = tuple(slice(0, n) for n in (n0, n1, n2)[3 - level.diagonal.ndim + 1 :])
+
+    def inside(tensor):
+        return tensor[0][cells].reshape(n0, n1, n2)
+
+    assert torch.equal(found["diagonal"], inside(level.diagonal))
+    smoother = inside(level.smoother)
+    assert (
+        (found["smoother"] <= smoother * (1 + 1e-6)) & (found["smoother"] >= smoother * (1 - 2**-7))
+    ).all()
+    weights = [torch.zeros(n0, n1, n2)] * (3 - len(level.prolongation)) + [
+        inside(p) for p in level.prolongation
+    ]
+    for axis, weight in enumerate(weights):
+        assert (found[f"prolong{axis}"] - weight).abs().max() <= 0.501 * unit
+    kept = inside(level.own) + sum(weights)
+    assert (found["own"] + sum(found[f"prolong{a}"] for a in range(3)) - kept).abs().max() <= 0.501 / KEPT
+    level.smoother[0][cells] = found["smoother"].reshape(level.smoother[0][cells].shape)
+    level.own[0][cells] = found["own"].reshape(level.own[0][cells].shape)
+    for q, tensor in enumerate(level.prolongation):
+        name = f"prolong{3 - len(level.prolongation) + q}"
+        tensor[0][cells] = found[name].reshape(tensor[0][cells].shape)
+
+
 @pytest.mark.parametrize(
     "shape", [(5, 6), (33, 20), (7, 1), (5, 4, 6), (9, 21, 13), (3, 30, 17), (1, 9, 8), (32, 32, 32)]
 )
@@ -132,9 +169,10 @@ def test_engine_equals_torch_definition(shape, kind, hidden, sweeps):
     faces, dirichlet = operator_tensors([op])
     faces, dirichlet = [f.double() / engine.scale for f in faces], dirichlet.double() / engine.scale
     with torch.no_grad():
-        exact = (
-            net.double().setup(faces, dirichlet).apply(torch.from_numpy(r)[None])[0].numpy() / engine.scale
-        )
+        levels = net.double().setup(faces, dirichlet)
+        if engine._hierarchy.layout.packed:
+            take_packed(levels.levels, engine._hierarchy)
+        exact = levels.apply(torch.from_numpy(r)[None])[0].numpy() / engine.scale
     error = np.abs(z - exact[op.active]).max()
     assert error <= 3e-6 * np.abs(exact).max()
 
