@@ -132,7 +132,8 @@ def picture(rows: Sequence[Row], triad: dict[str, Any], path: Path) -> None:
             top = roof(triad, count)
             axes.axhline(top, color=plots.INK, linewidth=1.2, linestyle="-" if count == counts[-1] else ":")
             label = f"triad, {count} thread{'s' if count > 1 else ''}: {top:.0f} GB/s"
-            axes.annotate(label, (0.01, top), xycoords=("axes fraction", "data"), xytext=(0, 3),
+            above = 3 if count == counts[-1] else -11
+            axes.annotate(label, (0.01, top), xycoords=("axes fraction", "data"), xytext=(0, above),
                           textcoords="offset points", fontsize=8.5)  # fmt: skip
         goal = 0.6 * roof(triad, first["threads"])
         axes.axhline(goal, color=plots.MUTED, linewidth=1, linestyle=(0, (4, 3)))
