@@ -14,11 +14,12 @@ SHORT = dict(steps=7, width=4, command="consolve train dcdm")
 
 
 def write_sets(folder):
-    """Paths of Ritz data: 2D, another seed of it, with obstacles, and 3D."""
+    """Paths of Ritz data: 2D, another seed of it, with obstacles, of few cells, and 3D."""
     sets = {
         "2d": RitzSet("box", (12, 9), 40, 100),
         "other": RitzSet("box", (12, 9), 40, 30, seed=1),
         "spheres": RitzSet("spheres", (16, 16), 40, 30),
+        "few": RitzSet("box", (4, 4), 6, 100),
         "3d": RitzSet("box", (6, 5, 4), 30, 40),
     }
     paths = {}

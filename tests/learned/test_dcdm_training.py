@@ -94,21 +94,27 @@ DEEP = dict(network="dcdm-deep", image=True, width=8, batch=4, cells=12, optimis
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "reached"),
-    [
-        ("ritz", dict(optimiser="muon", rate=2e-2, width=16, steps=120), 0.6),
-        ("ritz", dict(optimiser="adam", rate=1e-2, width=16, steps=120), 0.96),
-        ("unrolled", DEEP | dict(steps=20), -0.147),
-        ("energy", DEEP | dict(steps=20), 0.32),
-    ],
-    ids=["ritz", "ritz-adam", "unrolled", "energy"],
+    ("optimiser", "changes"),
+    [("muon", dict(steps=150)), ("adam", dict(steps=120, data="few"))],
+    ids=["muon", "adam"],
 )
-def test_the_validation_loss_falls(training, kind, changes, reached):
-    """A direction that is good for nothing gives 1, and unrolled 0."""
-    with training(kind, **changes) as run:
+def test_trained_directions_are_better_than_none(training, optimiser, changes):
+    """A direction that is good for nothing gives 1, one that is far too long gives more.
+
+    The vectors of the data have any sign, and so differ between processors: the bound is that of many seeds.
+    """
+    with training(optimiser=optimiser, rate=1e-2, width=16, **changes) as run:
+        assert run._score()[0] > 1
+        run.run(validate_every=30)
+        assert run.best < 0.92
+
+
+@pytest.mark.parametrize(("kind", "least"), [("unrolled", 0.003), ("energy", 0.015)])
+def test_the_validation_loss_falls(training, kind, least):
+    with training(kind, **DEEP | dict(steps=20)) as run:
         untrained, _ = run._score()
         run.run(validate_every=20)
-        assert run.best < reached < untrained
+        assert run.best < untrained - least
 
 
 def test_the_last_right_hand_sides_are_held_out(training, trained, sets, monkeypatch):
