@@ -1,5 +1,6 @@
 """``consolve train dcdm``: from data to weights, stopped and killed, under torchrun; needs torch."""
 
+import functools
 import signal
 import time
 
@@ -112,40 +113,48 @@ def test_weights_are_no_data(train, sets, tmp_path, capsys):
     assert "not of Ritz data" in capsys.readouterr().err
 
 
-@pytest.fixture
-def complete(train):
-    """Trains to the end in this process, with one thread as those that are stopped: equal in every bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-
-    def run(loss, out, steps, *more):
-        assert train(loss, out, *more, steps=steps) == 0
-
-    yield run
-    torch.set_num_threads(before)
+def complete(sets, loss, out, steps, *more):
+    """A whole run in a process like those that are stopped: equal in every bit only with equal threads."""
+    code, error = outcome(process(2, "none", [*words(sets, loss, out, steps), *more]))
+    assert code == 0, error
 
 
-def assert_same_runs(folder):
-    assert load_dcdm_weights(folder / "a.h5").digest == load_dcdm_weights(folder / "b.h5").digest
-    assert log(folder / "a.csv") == log(folder / "b.csv")
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def whole(sets, tmp_path_factory):
+    """Weights of runs that nothing stopped, by their loss; the log is beside them."""
+
+    @functools.cache
+    def made(loss, steps=STEPS):
+        out = tmp_path_factory.mktemp("whole") / f"{loss}.h5"
+        complete(sets, loss, out, steps)
+        return out
+
+    return made
+
+
+def assert_same_runs(a, b):
+    assert load_dcdm_weights(a).digest == load_dcdm_weights(b).digest
+    assert log(a.with_suffix(".csv")) == log(b.with_suffix(".csv"))
 
 
 @pytest.mark.parametrize("loss", RITZ_AND_SLOWLY_UNROLLED)
-def test_an_interrupt_is_exit_code_130_and_resume_ends_as_without(sets, complete, tmp_path, loss):
-    complete(loss, tmp_path / "a.h5", 6)
-    code, error = outcome(process(2, "interrupt:0:3", words(sets, loss, tmp_path / "b.h5")))
+def test_an_interrupt_is_exit_code_130_and_resume_ends_as_without(sets, whole, tmp_path, loss):
+    code, error = outcome(process(2, "interrupt:0:3", words(sets, loss, tmp_path / "b.h5", STEPS)))
     assert code == 130 and error.strip().endswith("interrupted")
     assert torch.load(tmp_path / "b.checkpoint.pt", weights_only=True)["step"] == 3
-    complete(loss, tmp_path / "b.h5", 6, "--resume")
-    assert_same_runs(tmp_path)
+    complete(sets, loss, tmp_path / "b.h5", STEPS, "--resume")
+    assert_same_runs(whole(loss), tmp_path / "b.h5")
 
 
-def stop_at_random(sets, loss, folder, rng, number, most):
+def stop_at_random(sets, loss, folder, rng, number, most, steps=STEPS):
     """A process that trains, stopped by a signal a while after it has written a checkpoint."""
     checkpoint = folder / "b.checkpoint.pt"
     before = checkpoint.stat().st_mtime if checkpoint.exists() else 0.0
     resume = ["--resume"] if checkpoint.exists() else []
-    started = process(2, "none", [*words(sets, loss, folder / "b.h5", 40), *resume])
+    started = process(2, "none", [*words(sets, loss, folder / "b.h5", steps), *resume])
     wait_for(checkpoint, started, before)
     time.sleep(rng.uniform(0, most))
     started.send_signal(number)
@@ -156,23 +165,21 @@ def stop_at_random(sets, loss, folder, rng, number, most):
 
 
 @pytest.mark.parametrize("loss", RITZ_AND_SLOWLY_UNROLLED)
-def test_a_killed_run_resumes_to_the_same_end(sets, complete, tmp_path, loss):
+def test_a_killed_run_resumes_to_the_same_end(sets, whole, tmp_path, loss):
     stop_at_random(sets, loss, tmp_path, np.random.default_rng(1), signal.SIGKILL, 0.1)
-    complete(loss, tmp_path / "b.h5", 40, "--resume")
-    complete(loss, tmp_path / "a.h5", 40)
-    assert_same_runs(tmp_path)
+    complete(sets, loss, tmp_path / "b.h5", STEPS, "--resume")
+    assert_same_runs(whole(loss), tmp_path / "b.h5")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("loss", ["ritz", "unrolled"])
-def test_a_run_stopped_many_times_resumes_to_the_same_end(sets, complete, tmp_path, loss, number):
-    complete(loss, tmp_path / "a.h5", 40)
+def test_a_run_stopped_many_times_resumes_to_the_same_end(sets, whole, tmp_path, loss, number):
     rng = np.random.default_rng(0)
     for _ in range(8):
-        stop_at_random(sets, loss, tmp_path, rng, number, 0.5)
-    complete(loss, tmp_path / "b.h5", 40, "--resume")
-    assert_same_runs(tmp_path)
+        stop_at_random(sets, loss, tmp_path, rng, number, 0.5, 40)
+    complete(sets, loss, tmp_path / "b.h5", 40, "--resume")
+    assert_same_runs(whole(loss, 40), tmp_path / "b.h5")
 
 
 @pytest.mark.parametrize("loss", RITZ_AND_SLOWLY_UNROLLED)
