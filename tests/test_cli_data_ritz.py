@@ -135,8 +135,15 @@ def has_begun(path):
         return any(file.read(24))
 
 
-@pytest.mark.parametrize("phase", [log_path, part_path])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code", "phase"),
+    [
+        (signal.SIGINT, 130, log_path),
+        (signal.SIGKILL, -9, part_path),
+        pytest.param(signal.SIGINT, 130, part_path, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, log_path, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_command_resumes_to_the_same_digest(tmp_path, uninterrupted, phase, number, code):
     path = tmp_path / "a.h5"
     words = [*COMMAND, "--out", str(path)]

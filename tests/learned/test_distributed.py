@@ -13,7 +13,7 @@ def run(ranks, *arguments):
 
 
 @pytest.mark.parametrize(
-    "ranks", [1, 2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+    "ranks", [1, 3, *(pytest.param(ranks, marks=pytest.mark.slow) for ranks in (2, 4, 8))]
 )
 def test_ranks_compute_what_one_process_does(ranks):
     for case, found in run(ranks, "same").items():

@@ -17,7 +17,7 @@ PROGRAM = Path(__file__).parent / "dcdm_ranks.py"
 
 
 @needs_mpirun
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_the_same_as_on_one_rank(tmp_path, ranks):
     names = []
     for ndim in (2, 3):

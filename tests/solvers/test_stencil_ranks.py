@@ -8,6 +8,7 @@ from mpi_program import needs_mpirun, result_on_ranks
 
 pytestmark = needs_mpirun
 PROGRAM = Path(__file__).parent / "stencil_ranks.py"
+RANKS = [2, 3, pytest.param(4, marks=pytest.mark.slow)]
 
 
 @functools.cache
@@ -15,14 +16,14 @@ def found(ranks):
     return result_on_ranks(ranks, PROGRAM)
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", RANKS)
 def test_every_layout_reads_the_operator_that_one_rank_reads(ranks):
     differences = found(ranks)["differences"]
     assert len(differences) > 400
     assert not {name: d for name, d in differences.items() if not d < 1e-14}
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize(
     "fault, words",
     [
@@ -45,7 +46,7 @@ def test_a_fault_of_one_rank_is_the_same_error_on_all(ranks, fault, words):
         assert word in text
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", RANKS)
 def test_other_parallel_types_are_converted(ranks):
     conversions = found(ranks)["conversions"]
     assert set(conversions) == {"mpisbaij", "mpibaij", "mpisell", "mpidense", "is"}

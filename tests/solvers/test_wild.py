@@ -13,7 +13,7 @@ from mpi_program import needs_mpirun, result_on_ranks
 pytestmark = needs_mpirun
 PROGRAM = Path(__file__).with_name("wild_ranks.py")
 MOST_ITERATIONS = {"mixed": 40, "box stencil": 40}
-RANKS = [1, 2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+RANKS = [1, 3, *(pytest.param(ranks, marks=pytest.mark.slow) for ranks in (2, 4, 8))]
 
 
 @functools.cache
