@@ -254,7 +254,9 @@ class TestControl:
         x, info = consolve.solve(operator.to_csr(), b, callback=seen.append, ksp=ksp)
         assert len(seen) == info.iterations
         residuals = [np.linalg.norm(b - operator.to_csr() @ one) for one in seen]
-        np.testing.assert_allclose(residuals, info.records[0].history[1:], rtol=1e-5)
+        np.testing.assert_allclose(
+            residuals, info.records[0].history[1:], rtol=1e-3 if ksp == "dcd" else 1e-5
+        )
         np.testing.assert_array_equal(seen[-1], x)
 
     def test_absolute_tolerance(self):

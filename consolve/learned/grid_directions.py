@@ -193,15 +193,15 @@ class GridDirections:
     def _fold(self, x: NDArray[np.float64]) -> None:
         """Empty the slots: x takes its part, and the first slot becomes p."""
         self.add_to(x)
+        self._x[:] = 0
         _combine_threads(self._z, self._p.astype(np.float32), self._threads)
         self._p[:] = 0
         self._p[0] = 1.0
         self._slot = 1
 
     def add_to(self, x: NDArray[np.float64]) -> None:
-        """Add what the iteration has found since it began, or was added last."""
+        """Add what the iteration has found since it began, but for what ``step`` has added."""
         n0, n1, _ = self.hierarchy.layout.shapes[0]
         z = self._z.reshape(SLOTS, *self._shape)[: self._slot]
         weights = self._up * self._x[: self._slot]
         vector_kernels.gather_combination(z, weights, self._runs, x, n0, n1, self._threads)
-        self._x[:] = 0

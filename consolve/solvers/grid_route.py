@@ -34,13 +34,20 @@ class GridRoute:
         Closed components of a singular operator, or None.
     threads
         Of the kernels.
+    flops
+        Of one application of the network, for the log.
     """
 
     def __init__(
-        self, directions: GridDirections, stencil: Stencil, components: ClosedComponents | None, threads: int
+        self,
+        directions: GridDirections,
+        stencil: Stencil,
+        components: ClosedComponents | None,
+        threads: int,
+        flops: float,
     ) -> None:
         self._directions, self._stencil, self._components = directions, stencil, components
-        self._threads = threads
+        self._threads, self._flops = threads, flops
         self._buffer: NDArray[np.float64] = np.empty(0)
         self._alone: NDArray[np.float64] = np.empty(0)
 
@@ -55,7 +62,7 @@ class GridRoute:
             self._components.remove(source, self._buffer)
             source = self._buffer
         down, up = powers_of_two(norm / sqrt(source.size))
-        with events.CNN_APPLY, limited_to(self._threads):
+        with limited_to(self._threads):
             self._directions.begin(source, norm, stencil.sign * down, up)
         if self._components is not None:
             self._buffer[:] = 0
@@ -65,22 +72,25 @@ class GridRoute:
         from consolve.solvers.pc_cnn import limited_to
 
         with events.CNN_APPLY, limited_to(self._threads):
-            return self._directions.step(self._target(x))
+            norm = self._directions.step(x.getArray() if self._components is None else self._buffer)
+            events.log_flops(self._flops)
+        return norm
 
-    def finish(self, x: PETSc.Vec) -> None:
-        """Add to x what has been found since ``begin``."""
+    def add_to(self, x: PETSc.Vec) -> None:
+        """Add to x what has been found since ``begin`` and does not stand in it yet; changes nothing else, so
+        that it may be done to a copy of x at any time."""
         from consolve.solvers.pc_cnn import limited_to
 
-        with events.CNN_APPLY, limited_to(self._threads):
-            self._directions.add_to(self._target(x))
         target = x.getArray()
-        if self._components is not None:
-            self._components.remove(self._buffer, self._buffer)
-            target += self._buffer
+        with limited_to(self._threads):
+            if self._components is None:
+                self._directions.add_to(target)
+            else:
+                found = self._buffer.copy()
+                self._directions.add_to(found)
+                self._components.remove(found, found)
+                target += found
         target[self._stencil.diagonal_rows] += self._alone
-
-    def _target(self, x: PETSc.Vec) -> NDArray[np.float64]:
-        return x.getArray() if self._components is None else self._buffer
 
 
 def grid_route(ksp: PETSc.KSP) -> GridRoute | None:
@@ -103,7 +113,8 @@ def run(solve: Any, route: GridRoute, norm: float) -> tuple[int, float, int]:
     Parameters
     ----------
     solve
-        With ``ksp``, ``r``, ``x``, ``every``, ``test``, ``report`` and ``compute_residual``.
+        With ``ksp``, ``r``, ``x``, ``every``, ``test``, ``report`` and ``compute_residual``; its ``route`` is
+        the iteration while x does not hold all that has been found.
     route
         The iteration.
     norm
@@ -118,6 +129,7 @@ def run(solve: Any, route: GridRoute, norm: float) -> tuple[int, float, int]:
         first, start, lowest = k, norm, norm
         lowest_at, is_sound, reason = k, True, 0
         route.begin(solve.r, norm)
+        solve.route = route
         while k < most and not reason:
             after = route.step(solve.x)
             if not after < 1e3 * start:
@@ -132,7 +144,8 @@ def run(solve: Any, route: GridRoute, norm: float) -> tuple[int, float, int]:
             if ends or (solve.every and k - first == solve.every):
                 break
             solve.report(k, norm)
-        route.finish(solve.x)
+        route.add_to(solve.x)
+        solve.route = None
         foretold = norm
         solve.compute_residual()
         norm = solve.r.norm()

@@ -100,6 +100,7 @@ class KSPDCD:
         self.fused = True
         self.fallbacks = self.refusals = self.trials = self.grid_iterations = 0
         self.sign = 1
+        self._running: _Solve | None = None
         self._work: list[PETSc.Vec] = []
         self._free: list[PETSc.Vec] = []
 
@@ -135,15 +136,23 @@ class KSPDCD:
 
     @reported
     def solve(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
-        solver = _Solve(self, ksp, b, x)
+        solver = self._running = _Solve(self, ksp, b, x)
         try:
             solver.run()
         finally:
+            self._running = None
             self.fallbacks, self.refusals = solver.fallbacks, solver.refusals
             self.trials, self.sign = solver.safeguard.trials, solver.sign
             self.grid_iterations = solver.grid_iterations
             # The next solve takes each in the role that it had in this one: sums may depend on alignment.
             self._free = self._work[::-1]
+
+    @reported
+    def buildSolution(self, ksp: PETSc.KSP, v: PETSc.Vec) -> None:
+        """For monitors: the iterate, which in grid space is only put together when it is asked for."""
+        ksp.getSolution().copy(v)
+        if self._running is not None and self._running.route is not None:
+            self._running.route.add_to(v)
 
     @reported
     def view(self, ksp: PETSc.KSP, viewer: PETSc.Viewer) -> None:
@@ -188,6 +197,7 @@ class _Solve:
         self.safeguard = Safeguard()
         self.fallbacks = self.refusals = self.grid_iterations = 0
         self.every = context.true_residual_every
+        self.route: grid_route.GridRoute | None = None
         self.sign = context.sign
         self.is_sign_known = False
 

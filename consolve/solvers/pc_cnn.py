@@ -252,7 +252,11 @@ class PCCNN:
         threads = self.threads or default_threads()
         with limited_to(threads):
             directions = model.directions()
-        return None if directions is None else GridRoute(directions, stencil, self.components, threads)
+        return (
+            None
+            if directions is None
+            else GridRoute(directions, stencil, self.components, threads, self.flops)
+        )
 
     @reported
     def view(self, pc: PETSc.PC, viewer: PETSc.Viewer) -> None:

@@ -41,7 +41,7 @@ def program(tmp_path_factory):
 
 
 def test_events_are_logged_in_both(program):
-    text = program("-log_view")
+    text = program("-log_view", "-ksp_dcd_fused", "no")
     for name in ("CNNSetUp", "CNNApply", "DCDOrthog"):
         counts = re.findall(rf"^{name} +(\d+) ", text, re.MULTILINE)
         assert len(counts) == 2 and counts[0] == counts[1] != "0"

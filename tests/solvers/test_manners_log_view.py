@@ -42,16 +42,16 @@ def run(*options):
     return done.stdout
 
 
-@pytest.mark.parametrize("kind", ["cg", "dcd"])
-def test_log_view_counts_setups_applications_and_flops(kind):
-    text = run("-log_view", "-ksp_type", kind, "-pc_type", "cnn")
+@pytest.mark.parametrize(("kind", "fused"), [("cg", "true"), ("dcd", "true"), ("dcd", "false")])
+def test_log_view_counts_setups_applications_and_flops(kind, fused):
+    text = run("-log_view", "-ksp_type", kind, "-pc_type", "cnn", "-ksp_dcd_fused", fused)
     _, iterations, flops = re.search(r"(ITERATIONS) (\d+) ([\d.e+]+)", text).groups()
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line[:3] in ("CNN", "DCD")}
     applications = int(iterations) + (kind == "cg")
     assert rows["CNNSetUp"][1] == "1" and int(rows["CNNApply"][1]) == applications
     assert float(rows["CNNApply"][5]) == pytest.approx(applications * float(flops), rel=0.01)
     assert "CNNHalo" not in rows  # nothing is exchanged on one rank
-    assert ("DCDOrthog" in rows) == (kind == "dcd")
+    assert ("DCDOrthog" in rows) == (kind == "dcd" and fused == "false")
 
 
 def test_flops_are_those_of_the_kernels(problems):
