@@ -60,10 +60,11 @@ def main() -> int:
     text = triad_table(triad) + "\n\n" + "\n\n".join(kernel_table(rows, triad) for rows in groups) + "\n"
     print(text)
     if not chosen.no_docs:
-        write_into(chosen.docs / "speed.md", text, "roofline")
         for rows in groups:
-            first = rows[0]
-            picture(rows, triad, chosen.docs / f"roofline-{first['dim']}d-{first['cells']}.png")
+            name = f"roofline-{rows[0]['dim']}d-{rows[0]['cells']}.png"
+            picture(rows, triad, chosen.docs / name)
+            text += f"\n![Counted bytes per second of each kernel against the triad]({name})\n"
+        write_into(chosen.docs / "speed.md", text, "roofline")
     return 0
 
 

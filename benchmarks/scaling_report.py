@@ -24,10 +24,13 @@ PLOTS: dict[str, tuple[str, Callable[[Row], float | None]]] = {
 
 
 def write(found: Sequence[Row], docs: Path) -> None:
-    """Tables between the marks of ``speed.md``, and the plots beside it."""
-    write_into(docs / "speed.md", tables(found), "scaling")
+    """The plots, and between the marks of ``speed.md`` these and the tables."""
+    pictures = []
     for name, (label, value) in PLOTS.items():
-        picture(found, docs / f"speed-{name}.png", label, value)
+        path = docs / f"speed-{name}.png"
+        if picture(found, path, label, value):
+            pictures.append(f"![{label[0].upper()}{label[1:]}, against N, by solver]({path.name})")
+    write_into(docs / "speed.md", "\n\n".join([*pictures, tables(found)]), "scaling")
 
 
 def one_line(row: Row) -> str:
@@ -140,11 +143,16 @@ def systems(found: Sequence[Row], *names: str) -> list[list[Row]]:
     return list(groups.values())
 
 
-def picture(found: Sequence[Row], path: Path, label: str, value: Callable[[Row], float | None]) -> None:
-    """One of the quantities against unknowns: a row of panels a dimension, a column a domain."""
+def picture(found: Sequence[Row], path: Path, label: str, value: Callable[[Row], float | None]) -> bool:
+    """One of the quantities against unknowns: a row of panels a dimension, a column a domain.
+
+    Returns
+    -------
+    False where there is nothing to draw.
+    """
     rows = [row for row in found if row["total_s"] is not None and value(row) is not None]
     if not rows:
-        return
+        return False
     dims = sorted({row["dim"] for row in rows})
     domains = list(dict.fromkeys(row["domain"] for row in rows))
     names = list(dict.fromkeys(row["solver"] for row in rows))
@@ -175,3 +183,4 @@ def picture(found: Sequence[Row], path: Path, label: str, value: Callable[[Row],
         for axes in panels.ravel():
             handles |= dict(zip(*reversed(axes.get_legend_handles_labels())))
         canvas.legend(handles.values(), handles.keys(), loc="outside right center", handlelength=1.8)
+    return True
