@@ -153,6 +153,18 @@ def test_flow_too_large_for_memory_is_said_in_one_line(capsys, tmp_path):
     assert "a flow on 5000 x 5000 x 5000 cells needs at least" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("head, factor", [(b"\x00\x12\x7b\x50", 1), (b"%%MatrixMarket", 4)])
+def test_solve_refuses_a_file_larger_than_memory(monkeypatch, capsys, tmp_path, head, factor):
+    path = tmp_path / "A"
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(GIB * factor)  # sparse: takes no disk
+    monkeypatch.setattr(memory, "available", lambda swap=False: GIB - 1)
+    assert run(["solve", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert f"the matrix of {path} needs at least 1,073,741,824 bytes (1.00 GiB)" in said
+
+
 def test_more_cores_than_there_are_is_warned_of(monkeypatch):
     import os
 

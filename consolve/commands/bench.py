@@ -23,8 +23,8 @@ OF_ALL = (
     click.option("--rtol", type=Positive(), default=1e-6, show_default=True, help="On the true residual."),
     click.option(
         "--solver", "solvers", multiple=True, metavar="NAME",
-        help="Repeat for several: cg icc gamg hypre ml mg cnn dcd dcd-mg dcdm dcdm-deep dpcg fft, or your own as "
-        "'LABEL=-ksp_type ... -pc_type ...'.  [default: cg icc gamg hypre mg cnn dcd]",
+        help="Repeat for several: cg icc gamg hypre ml mg cnn dcd dcd-mg dcdm dcdm-deep dpcg fft, or your own "
+        "as 'LABEL=-ksp_type ... -pc_type ...'.  [default: cg icc gamg hypre mg cnn dcd]",
     ),
     click.option(
         "--cores", type=click.IntRange(min=1), default=lambda: len(os.sched_getaffinity(0)),
@@ -49,9 +49,10 @@ def _options_of_all(command: Callable) -> Callable:
 def bench() -> None:
     """Benchmarks: the same problem through several solvers.
 
-    Each solver runs in processes of its own, on one rank a core (those with threads of their own, as dcd,
-    the networks in torch and the direct transform, on one rank with a thread a core).  All stop at the same true relative residual, which is computed anew from the assembled
-    matrix.  Loading and compiling are timed apart.
+    Each solver runs in processes of its own, on one rank a core (those with threads of their own, as dcd, the
+    networks in torch and the direct transform, on one rank with a thread a core).  All stop at the same true
+    relative residual, which is computed anew from the assembled matrix.  Loading and compiling are timed
+    apart.
     """
 
 

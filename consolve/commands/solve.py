@@ -58,6 +58,7 @@ def solve(
         raise click.UsageError("--grid and --mask are both given; a mask has a grid of its own: give one")
     output = Document(json_path)
     check_files(out, plot_path)
+    _require_memory(Path(matrix))
 
     from consolve.commands.petsc import start_petsc
 
@@ -82,6 +83,17 @@ def solve(
     output.write({"matrix": matrix, **record, "total_s": record["setup_s"] + record["solve_s"]})
     if not output.alone:
         _show(record, matrix, out)
+
+
+def _require_memory(matrix: Path) -> None:
+    """Refuse a file whose matrix cannot fit; MatrixMarket text takes up to four times what it holds."""
+    from consolve.memory import require
+
+    if matrix.is_file():
+        with matrix.open("rb") as file:
+            is_text = file.read(14) == b"%%MatrixMarket"
+        size = matrix.stat().st_size
+        require(size / 4 if is_text else size, f"the matrix of {matrix}", "take a machine with more memory")
 
 
 def write_vector(x: Any, path: Path) -> None:
