@@ -18,7 +18,7 @@ PLOTS: dict[str, tuple[str, Callable[[Row], float | None]]] = {
     "time": ("ns per unknown, set-up + solve", lambda row: nanoseconds(row)),
     "iterations": ("iterations", lambda row: row["iterations"] or None),
     "setup": ("set-up, share of the total", lambda row: setup_share(row)),
-    "memory": ("peak memory of all ranks, MiB", lambda row: row["peak_memory_mb"]),
+    "memory": ("memory added to bare processes, MiB", lambda row: added_memory(row)),
 }
 """Ordinate of each plot, by the end of its file's name."""
 
@@ -71,7 +71,7 @@ def table(here: Sequence[Row]) -> str:
     )
     heads = [
         "grid", "solver", "iterations", "decimals per iteration", "set-up s", "solve s", "ns per unknown",
-        "set-up share", "true residual", "peak MiB", *(f"{name} / it" for name in references),
+        "set-up share", "true residual", "peak MiB", "added MiB", *(f"{name} / it" for name in references),
     ]  # fmt: skip
     lines = [title, "", f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for one_size in systems(sorted(here, key=lambda row: row["cells"]), "cells"):
@@ -85,6 +85,7 @@ def table(here: Sequence[Row]) -> str:
                 str(row["iterations"]), "" if decimals is None else f"{decimals:.2f}",
                 seconds(row["setup_s"]), seconds(row["solve_s"]), f"{nanoseconds(row):,.1f}",
                 f"{setup_share(row):.0%}", residual(row), f"{row['peak_memory_mb']:,.0f}",
+                f"{added_memory(row):,.0f}",
             ]  # fmt: skip
             cells += [ratio(row, one_size, name) for name in references]
             lines.append(start + " | ".join(cells) + " |")
@@ -121,6 +122,11 @@ def decimals_per_iteration(row: Row) -> float | None:
     if not row["iterations"] or not row["relative_residual"]:
         return None
     return -math.log10(row["relative_residual"]) / row["iterations"]
+
+
+def added_memory(row: Row) -> float:
+    """MiB of system and solver: the peak less the bare processes, of which some solvers have several."""
+    return row["peak_memory_mb"] - row["baseline_memory_mb"]
 
 
 def grid(row: Row) -> str:

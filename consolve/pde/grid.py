@@ -59,6 +59,7 @@ class GridOperator:
         shape, ndim = self.active.shape, self.active.ndim
         if ndim not in (2, 3):
             raise ValueError(f"a grid has 2 or 3 axes, got an array of shape {shape}")
+        _check_count(shape)
         if self.active.dtype != np.bool_:
             raise ValueError(f"active must be boolean, got {self.active.dtype}")
         if len(self.face_coefficient) != ndim:
@@ -111,6 +112,10 @@ class GridOperator:
         NotEnoughMemory
             If the operator needs more memory than there is; nothing was allocated.
         """
+        shape = np.shape(cell_type)
+        _check_count(shape)
+        size = " x ".join(map(str, shape))
+        require(operator_bytes(shape, dtype), f"the Poisson operator of {size} cells")
         types = np.ascontiguousarray(cell_type)
         if types.ndim not in (2, 3) or not np.issubdtype(types.dtype, np.integer):
             raise ValueError(
@@ -125,8 +130,6 @@ class GridOperator:
                 "known types: FLUID 0, SOLID 1, AIR 2"
             )
         sides = normalised_sides(outside, types.ndim)
-        size = " x ".join(map(str, types.shape))
-        require(operator_bytes(types.shape, dtype), f"the Poisson operator of {size} cells")
         types = types.astype(np.uint8)
         if mobility is None:
             k: NDArray = np.ones((1, 1, 1), dtype)
@@ -267,6 +270,13 @@ class GridOperator:
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.shape))
         return f"GridOperator({size} cells, {self.unknowns} unknowns, {self.dtype})"
+
+
+def _check_count(shape: tuple[int, ...]) -> None:
+    most = np.iinfo(np.int32).max
+    if math.prod(shape) > most:
+        size = " x ".join(map(str, shape))
+        raise ValueError(f"a grid of {size} cells has {math.prod(shape):,}; cells are counted up to {most:,}")
 
 
 def operator_bytes(shape: Sequence[int], dtype: type = np.float64) -> int:

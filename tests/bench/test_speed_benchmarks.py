@@ -46,7 +46,8 @@ def measured(solver="cg", cells=64, **changes):
     return {
         "solver": solver, "dim": 3, "cells": cells, "domain": "spheres", "rhs": "noise", "rtol": 1e-6,
         "seed": 7, "cores": 2, "iterations": 4, "setup_s": 0.1, "solve_s": 0.3, "total_s": 0.4,
-        "relative_residual": 1e-8, "reason": "CONVERGED_RTOL", "peak_memory_mb": 300.0, "unknowns": 200_000,
+        "relative_residual": 1e-8, "reason": "CONVERGED_RTOL", "peak_memory_mb": 300.0,
+        "baseline_memory_mb": 180.0, "unknowns": 200_000,
         "run": "one", "timeout_s": 600.0,
     } | changes  # fmt: skip
 
@@ -122,8 +123,8 @@ def test_scaling_tables_have_ratios_shares_and_reasons():
     ]  # fmt: skip
     text = importlib.import_module("scaling_report").tables(rows)
     # ns per unknown 0.4 s / 200,000; share 0.1 / 0.4; 8 decimals in 4 iterations.
-    assert "| 64³ | dcd | 4 | 2.00 | 0.1 | 0.3 | 2,000.0 | 25% | 1.0e-08 | 300 | 10* | 125 |" in text
-    assert "| 64³ | hypre | 4 | 2.00 | 1 | 0.3 | 20,000.0 | 25% | 1.0e-08 | 300 | 1.00 | 12* |" in text
+    assert "| 64³ | dcd | 4 | 2.00 | 0.1 | 0.3 | 2,000.0 | 25% | 1.0e-08 | 300 | 120 | 10* | 125 |" in text
+    assert "| 64³ | hypre | 4 | 2.00 | 1 | 0.3 | 20,000.0 | 25% | 1.0e-08 | 300 | 120 | 1.00 | 12* |" in text
     assert "| 64³ | gamg | timeout: not done after 600 s |" in text
     assert "| 3.0e-05 (DIVERGED_MAX_IT) |" in text
     assert "asterisk" in text

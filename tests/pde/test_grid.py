@@ -282,3 +282,14 @@ def test_bad_arrays_are_refused():
             op.apply(x, out)
     with pytest.raises(ValueError, match="numbering"):
         op.to_csr("fluid")
+
+
+def test_more_cells_than_indices_can_count_are_refused_before_anything_is_allocated():
+    shape = (1 << 16, 1 << 15)
+    none = np.broadcast_to(np.float64(0), shape)
+    for make in (
+        lambda: GridOperator.from_cell_types(np.broadcast_to(np.uint8(0), (1 << 16, 1 << 15))),
+        lambda: GridOperator((none, none), none, np.broadcast_to(np.bool_(True), shape)),
+    ):
+        with pytest.raises(ValueError, match="65536 x 32768 cells has 2,147,483,648"):
+            make()
