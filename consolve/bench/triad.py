@@ -30,7 +30,7 @@ def _triad_threads(a, b, c, s, threads):
         _triad(a[first:last], b[first:last], c[first:last], s)
 
 
-def triad(dtype: type, threads: int, repetitions: int = 20, array_bytes: int = ARRAY_BYTES) -> float:
+def triad(dtype: type, threads: int, repetitions: int = 40, array_bytes: int = ARRAY_BYTES) -> float:
     """Bytes per second of the triad, ``ARRAYS_MOVED`` arrays counted; the fastest of some repetitions.
 
     Parameters
