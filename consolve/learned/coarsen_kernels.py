@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit, prange
 
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.perceptron_kernels import REGULAR, perceptron, value_at_zero
+from consolve.learned.perceptron_kernels import REGULAR, exponentials, perceptron, value_at_zero
 from consolve.learned.weights import RANGE
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
@@ -134,5 +134,6 @@ def coarse_faces(f, links, drain, irregular, axis, ndim, blocks, gamma, net, coa
                     count += 1
             if count > 0:
                 perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+                exponentials(answer[0], np.float32(RANGE), count)
                 for m in range(count):
-                    coarse[ci, cj, index[m]] *= np.exp(np.float32(RANGE) * answer[0, m])
+                    coarse[ci, cj, index[m]] *= answer[0, m]

@@ -10,7 +10,7 @@ from numba import njit, prange
 
 from consolve.learned.coarsen_kernels import squash
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.perceptron_kernels import REGULAR, perceptron, small_exp, value_at_zero
+from consolve.learned.perceptron_kernels import REGULAR, exponentials, perceptron, value_at_zero
 from consolve.learned.weights import RANGE
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
@@ -135,8 +135,7 @@ def _correct_faces(phi, place, count, net, base, units, top, answer, f0, f1, f2)
         m = min(_BATCH, count - first)
         perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
         factor = answer[0]
-        for q in range(m):
-            factor[q] = small_exp(np.float32(RANGE) * factor[q])
+        exponentials(factor, np.float32(RANGE), m)
         for q in range(m):
             axis, at = place[0, first + q], place[1, first + q]
             if axis == 0:

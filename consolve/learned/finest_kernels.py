@@ -13,59 +13,18 @@ the answers of the perceptrons in a table per thread, so that most cells beside 
 import numpy as np
 from numba import njit, prange
 
+from consolve.learned.cell_codes import ACTIVE, FACES, FIXED, NONE, key_of, neighbour_codes
 from consolve.learned.cycle_kernels import OPTIONS
 from consolve.learned.packing import _pack_moves, _pack_moves_2d, _pack_relax
-from consolve.learned.perceptron_kernels import REGULAR, perceptron, small_exp, value_at_zero
+from consolve.learned.perceptron_kernels import REGULAR, exponentials, perceptron, value_at_zero
 from consolve.learned.setup_kernels import MOST_DROPPED, cell_features, prolongation_features, split_row
 from consolve.learned.weights import OMEGA_RANGE, RANGE
 
-_ACTIVE, _FIXED, FACES = np.uint8(128), np.uint8(64), np.uint8(7)
-_NONE = np.uint8(0)
 _BATCH = 512
 _SLOTS, _WAYS = 4096, 4
 """Of a table of answers, and of those the slots in which one key may stand."""
 _GROUP_CELLS = 8192
 _ONE, _ZERO = np.float32(1), np.float32(0)
-
-
-@njit(**OPTIONS)
-def _add(row, other):
-    for k in range(row.size):
-        row[k] = np.uint8(row[k] + other[k])
-
-
-@njit(**OPTIONS)
-def _codes_of_line(active, i, j, row):
-    """Codes of a line, without those of Dirichlet parts."""
-    n0, n1, n2 = active.shape
-    own = active[i, j]
-    row[:] = 0
-    if n2 > 1:
-        _add(row[1:], own)
-        _add(row[: n2 - 1], own[1:])
-    if j > 0:
-        _add(row, active[i, j - 1])
-    if j + 1 < n1:
-        _add(row, active[i, j + 1])
-    if i > 0:
-        _add(row, active[i - 1, j])
-    if i + 1 < n0:
-        _add(row, active[i + 1, j])
-    for k in range(n2):
-        row[k] = np.uint8(np.uint8(row[k] | _ACTIVE) * own[k])
-
-
-@njit(parallel=True, **OPTIONS)
-def write_codes(active, start, place, code, threads):
-    """Code of each cell; ``active`` is uint8, 1 or 0.  2 bytes a cell."""
-    n0, n1, _ = active.shape
-    lines = n0 * n1
-    for thread in prange(threads):
-        for line in range(lines * thread // threads, lines * (thread + 1) // threads):
-            row = code[line // n1, line % n1]
-            _codes_of_line(active, line // n1, line % n1, row)
-            for q in range(start[line], start[line + 1]):
-                row[place[q]] |= _FIXED
 
 
 @njit(**OPTIONS)
@@ -96,7 +55,7 @@ def _listed(flags, words, n, out):
         if words[w] != 0:
             for k in range(8 * w, min(n, 8 * w + 8)):
                 out[count] = k
-                count += flags[k] != _NONE
+                count += flags[k] != NONE
     return count
 
 
@@ -138,31 +97,11 @@ def _weights_along(code, linear, weight):
 
 
 @njit(**OPTIONS)
-def _neighbour_codes(code, a, b, c, d, k, out):
-    """Codes of the six neighbours of cell k (lower and upper by axis) and its own; True if any has a
-    Dirichlet part."""
-    n = code.size
-    out[0], out[1], out[2], out[3] = a[k], b[k], c[k], d[k]
-    out[4] = code[k - 1] if k > 0 else _NONE
-    out[5] = code[k + 1] if k + 1 < n else _NONE
-    out[6] = code[k]
-    return ((out[0] | out[1] | out[2] | out[3] | out[4] | out[5] | out[6]) & _FIXED) != 0
-
-
-@njit(**OPTIONS)
-def _key(codes, i, j, k):
-    """A number for the codes around a cell without Dirichlet parts and for the sides on which its block
-    lies."""
-    key = np.int64((i % 2) * 4 + (j % 2) * 2 + k % 2)
-    for q in range(7):
-        key = key * 8 + np.int64(codes[q] & FACES if codes[q] >= _ACTIVE else FACES)
-    return key
-
-
-@njit(**OPTIONS)
 def _find(keys, key):
     """The slot that holds ``key``; else one that may take it: an empty one if there is any."""
-    first = np.int64(np.uint64(key) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)) % (_SLOTS // _WAYS) * _WAYS
+    first = (
+        np.int64(np.uint64(key) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)) % (_SLOTS // _WAYS) * _WAYS
+    )
     free = first + key % _WAYS
     for slot in range(first, first + _WAYS):
         if keys[slot] == key:
@@ -178,24 +117,18 @@ def _gather(codes, parts, k, ndim, face, stiff, near):
     n = parts.shape[1]
     for q in range(7):
         fixed = _ZERO
-        if codes[q] & _FIXED:
+        if codes[q] & FIXED:
             fixed = parts[q if q < 4 else 4, k if q < 4 or q == 6 else k - 1 if q == 4 else min(k + 1, n - 1)]
         d = np.float32(codes[q] & FACES) + fixed
         inverse = _ONE / d if d > 0 else _ZERO
         stiff[q, 0], near[q, 0] = inverse, fixed * inverse
     d2, inverse, score = np.float32(2 * ndim), stiff[6, 0], near[6, 0]
     for q in range(6):
-        face[q, 0] = _ONE if codes[q] >= _ACTIVE else _ZERO
+        face[q, 0] = _ONE if codes[q] >= ACTIVE else _ZERO
         if q >= 6 - 2 * ndim:
             a, b = abs(d2 * face[q, 0] * inverse - _ONE), abs(d2 * face[q, 0] * stiff[q, 0] - _ONE)
             score = max(max(score, near[q, 0]), max(a, b))
     return score
-
-
-@njit(**OPTIONS)
-def _exponentials(row, factor, count):
-    for q in range(count):
-        row[q] = small_exp(factor * row[q])
 
 
 @njit(**OPTIONS)
@@ -208,9 +141,9 @@ def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, re
     for first in range(0, count, _BATCH):
         m = min(_BATCH, count - first)
         perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
-        _exponentials(answer[0], np.float32(OMEGA_RANGE), m)
-        _exponentials(answer[1], np.float32(RANGE), m)
-        _exponentials(answer[2], np.float32(RANGE), m)
+        exponentials(answer[0], np.float32(OMEGA_RANGE), m)
+        exponentials(answer[1], np.float32(RANGE), m)
+        exponentials(answer[2], np.float32(RANGE), m)
         for q in range(m):
             line, k = place[0, first + q], place[1, first + q]
             entry, slot = place[2, first + q], place[3, first + q]
@@ -232,7 +165,7 @@ def _correct_weights(phi, place, count, net, base, units, top, answer, linear, w
     for first in range(0, count, _BATCH):
         m = min(_BATCH, count - first)
         perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
-        _exponentials(answer[0], np.float32(RANGE), m)
+        exponentials(answer[0], np.float32(RANGE), m)
         for q in range(m):
             axis, slot = place[2, first + q], place[3, first + q]
             value = linear * answer[0, q]
@@ -264,7 +197,7 @@ def _level_lines(
     k0, k1 = (2 if n0 > 1 else 1), (2 if n1 > 1 else 1)
     pad = 1 if n0 > 1 else 0
     hidden = cell_net[0].shape[0]
-    regular = np.uint8(_ACTIVE + np.uint8(2 * ndim))
+    regular = np.uint8(ACTIVE + np.uint8(2 * ndim))
     outside, parts = np.zeros(n2, np.uint8), np.zeros((5, n2), np.float32)
     entry_of = np.empty(n2, np.int64)
     flags, index = np.zeros((n2 + 7) // 8 * 8, np.uint8), np.empty(n2 + 1, np.int64)
@@ -328,12 +261,12 @@ def _level_lines(
                         mark[k // 2 if n2 > 1 else 0] = True
                         if not diagonal[m, k] > 0:
                             continue
-                        fixed = _neighbour_codes(own_code, a, b, c, d, k, codes)
+                        fixed = neighbour_codes(own_code, a, b, c, d, k, codes)
                         if ndim == 2:
-                            codes[0] = codes[1] = _NONE
+                            codes[0] = codes[1] = NONE
                         slot = np.int64(-1)
                         if not fixed:
-                            key = _key(codes, i, j, k)
+                            key = key_of(codes, i, j, k)
                             slot = _find(keys, key)
                             if keys[slot] == key and not pending[slot]:
                                 relaxed[m, k] = inverse[k] * factor[slot]
@@ -349,7 +282,7 @@ def _level_lines(
                             known[slot, 0], known[slot, 1], known[slot, 2] = _ZERO, _ZERO, _ZERO
                         cell_features(face, stiff, near, 0, ndim, phi_cell, cells)
                         place_cell[0, cells], place_cell[1, cells], place_cell[3, cells] = m, k, slot
-                        place_cell[2, cells] = entry_of[k] if own_code[k] & _FIXED else -1
+                        place_cell[2, cells] = entry_of[k] if own_code[k] & FIXED else -1
                         cells += 1
                         for axis in range(3):
                             odd = (i if axis == 0 else j if axis == 1 else k) % 2

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.learned import (
+    cell_codes,
     coarsen_kernels,
     cycle_kernels,
     finest_coarsening,
@@ -171,9 +172,13 @@ class LevelBuilder:
                 )  # fmt: skip
         return coarse, coarse_fixed
 
-
     def uniform(
-        self, level: UniformLevel, unit: np.float32, relax: NDArray, moves: NDArray, coarse_shape: tuple[int, ...]
+        self,
+        level: UniformLevel,
+        unit: np.float32,
+        relax: NDArray,
+        moves: NDArray,
+        coarse_shape: tuple[int, ...],
     ) -> tuple[Volumes, NDArray[np.float32]]:
         """Fill the packed arrays of a uniform finest level, as ``kernels`` and ``pack`` do.
 
@@ -190,13 +195,13 @@ class LevelBuilder:
         threads = self.threads if level.active.size >= cycle_kernels.SERIAL_CELLS else 1
         fixed = level.start, level.place, level.part
         code, theta = np.empty(level.active.shape, np.uint8), np.empty_like(level.part)
-        finest_kernels.write_codes(level.active.view(np.uint8), level.start, level.place, code, threads)
+        cell_codes.write_codes(level.active.view(np.uint8), level.start, level.place, code, threads)
         self._check_parts(level, code)
         scalars = np.array([tensors[n][0] for n in ("gamma", "theta", "linear", "drop")])
         marked = np.empty(coarse_shape, np.bool_)
         finest_kernels.level_kernels(
-            code, *fixed, ndim, scalars, unit, nets["cell"], nets["prolongation"], theta, marked, relax, moves,
-            threads,
+            code, *fixed, ndim, scalars, unit, nets["cell"], nets["prolongation"], theta, marked, relax,
+            moves, threads,
         )  # fmt: skip
         coarse = [np.empty(coarse_shape, np.float32) for _ in range(3)]
         coarse_fixed = np.empty(coarse_shape, np.float32)
@@ -210,7 +215,7 @@ class LevelBuilder:
         part = level.part
         tiny = np.flatnonzero(part < np.finfo(np.float32).tiny)
         line = np.searchsorted(level.start, tiny, "right") - 1
-        alone = code.reshape(-1, code.shape[2])[line, level.place[tiny]] & finest_kernels.FACES == 0
+        alone = code.reshape(-1, code.shape[2])[line, level.place[tiny]] & cell_codes.FACES == 0
         if alone.any() or not np.isfinite(part.max(initial=0)):
             self.extreme = True
             raise ValueError(EXTREME)
@@ -304,7 +309,9 @@ class Hierarchy:
         """Cells of a level that take part."""
         if level == len(self.layout.shapes) - 1:
             return int(np.count_nonzero(np.diag(self.inverse)))
-        return int(np.count_nonzero(self.array(level, "relax" if self.layout.is_packed(level) else "diagonal")))
+        return int(
+            np.count_nonzero(self.array(level, "relax" if self.layout.is_packed(level) else "diagonal"))
+        )
 
     def cycle(self, threads: int) -> None:
         """x = M b on the first level."""
@@ -317,5 +324,7 @@ class Hierarchy:
         for level, shape in enumerate(layout.shapes):
             known = level == 0 and unknowns is not None
             count = unknowns if known else self.count_unknowns(level)
-            facts.append(LevelFacts(shape[3 - self.builder.weights.ndim :], int(count or 0), layout.bytes(level)))
+            facts.append(
+                LevelFacts(shape[3 - self.builder.weights.ndim :], int(count or 0), layout.bytes(level))
+            )
         return facts

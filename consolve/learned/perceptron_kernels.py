@@ -32,6 +32,13 @@ def small_exp(x):
 
 
 @njit(**OPTIONS)
+def exponentials(row, factor, count):
+    """exp(factor * x) in place of the first ``count`` entries x of a row."""
+    for q in range(count):
+        row[q] = small_exp(factor * row[q])
+
+
+@njit(**OPTIONS)
 def _tanh(x):
     """tanh(x) to 3e-7 relative: a rational approximation (that of Eigen), which vectorises."""
     x = min(max(x, np.float32(-7.9)), np.float32(7.9))

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.perceptron_kernels import REGULAR, perceptron, value_at_zero
+from consolve.learned.perceptron_kernels import REGULAR, exponentials, perceptron, value_at_zero
 from consolve.learned.weights import OMEGA_RANGE, RANGE
 
 MOST_DROPPED = np.float32(0.9)
@@ -100,15 +100,34 @@ def inverse_diagonal(f0, f1, f2, dirichlet, inverse, fixed):
 
 
 @njit(**OPTIONS)
-def _row(volume, i, j, out):
-    """A row framed by zeros; all zero outside the volume."""
+def _row(volume, i, j, out, q):
+    """A row framed by zeros, in out[q]; all zero outside the volume.
+
+    Indices instead of slices, whose reference counts cost more than the copy.
+    """
     n0, n1, n2 = volume.shape
     if 0 <= i < n0 and 0 <= j < n1:
-        source = volume[i, j]
         for k in range(n2):
-            out[k + 1] = source[k]
+            out[q, k + 1] = volume[i, j, k]
     else:
-        out[:] = 0
+        for k in range(n2):
+            out[q, k + 1] = _ZERO
+
+
+@njit(**OPTIONS)
+def _rows_around(volume, i, j, out):
+    """The rows of the six neighbours (lower and upper by axis) of the cells of a row, and the row itself."""
+    n0, _, n2 = volume.shape
+    if n0 > 1:
+        _row(volume, i - 1, j, out, 0)
+        _row(volume, i + 1, j, out, 1)
+    _row(volume, i, j - 1, out, 2)
+    _row(volume, i, j + 1, out, 3)
+    for k in range(n2 - 1):
+        out[4, k + 2] = volume[i, j, k]
+    for k in range(n2 - 1):
+        out[5, k + 1] = volume[i, j, k + 1]
+    _row(volume, i, j, out, 6)
 
 
 @njit(**OPTIONS)
@@ -116,33 +135,19 @@ def _neighbourhood(f0, f1, f2, inverse, fixed, i, j, face, stiff, near):
     """Six faces of the cells of a row (lower and upper by axis), and 1/d and Dirichlet share of their
     neighbours.
 
-    Entry k + 1 of each row belongs to cell k.  Along the last axis the own rows serve, shifted by the caller.
+    Entry k + 1 of each row belongs to cell k; what no cell has stays 0.
     """
     n0, _, n2 = inverse.shape
     if n0 > 1:
-        _row(f0, i - 1, j, face[0])
-        _row(f0, i, j, face[1])
-    else:
-        face[0, :] = 0
-        face[1, :] = 0
-    _row(f1, i, j - 1, face[2])
-    _row(f1, i, j, face[3])
-    _row(f2, i, j, face[5])
-    face[4, 0] = 0
-    for k in range(1, n2 + 2):
-        face[4, k] = face[5, k - 1]
-    for source, target in ((inverse, stiff), (fixed, near)):
-        _row(source, i - 1, j, target[0])
-        _row(source, i + 1, j, target[1])
-        _row(source, i, j - 1, target[2])
-        _row(source, i, j + 1, target[3])
-        _row(source, i, j, target[6])
-        target[4, 0] = 0
-        target[5, n2 + 1] = 0
-        for k in range(1, n2 + 2):
-            target[4, k] = target[6, k - 1]
-        for k in range(n2 + 1):
-            target[5, k] = target[6, k + 1]
+        _row(f0, i - 1, j, face, 0)
+        _row(f0, i, j, face, 1)
+    _row(f1, i, j - 1, face, 2)
+    _row(f1, i, j, face, 3)
+    for k in range(n2):
+        face[4, k + 2] = f2[i, j, k]
+    _row(f2, i, j, face, 5)
+    _rows_around(inverse, i, j, stiff)
+    _rows_around(fixed, i, j, near)
 
 
 @njit(**OPTIONS)
@@ -159,9 +164,8 @@ def _irregular(face, stiff, near, n2, ndim, score):
     for q in range(6 - 2 * ndim, 6):
         f, s, m = face[q][1:], stiff[q][1:], near[q][1:]
         for k in range(n2):
-            a = abs(d2 * f[k] * inverse[k] - _ONE)
-            b = abs(d2 * f[k] * s[k] - _ONE)
-            score[k] = max(max(score[k], m[k]), max(a, b))
+            a, b = d2 * f[k] * inverse[k] - _ONE, d2 * f[k] * s[k] - _ONE
+            score[k] = max(max(score[k], m[k]), max(abs(a), abs(b)))
 
 
 @njit(**OPTIONS)
@@ -199,22 +203,25 @@ def prolongation_features(face, stiff, near, k, out, back, ndim, phi, at):
 def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, smoother, own, theta):
     """Apply the cell perceptron to ``count`` collected cells: smoother, own weight, theta."""
     perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+    exponentials(answer[0], np.float32(OMEGA_RANGE), count)
+    exponentials(answer[1], np.float32(RANGE), count)
+    exponentials(answer[2], np.float32(RANGE), count)
     for q in range(count):
         at = place[0, q]
-        smoother[at] *= np.exp(np.float32(OMEGA_RANGE) * answer[0, q])
+        smoother[at] *= answer[0, q]
         plain = dropped * phi[0, q]
-        loss = plain * np.exp(np.float32(RANGE) * answer[1, q])
-        own[at] += min(plain, MOST_DROPPED) - min(loss, MOST_DROPPED)
-        theta[place[1, q]] *= np.exp(np.float32(RANGE) * answer[2, q])
+        own[at] += min(plain, MOST_DROPPED) - min(plain * answer[1, q], MOST_DROPPED)
+        theta[place[1, q]] *= answer[2, q]
 
 
 @njit(**OPTIONS)
 def _correct_weights(phi, place, count, net, base, units, top, answer, linear, own, p0, p1, p2):
     """Apply the prolongation perceptron to ``count`` collected couplings: weight of the axis, own weight."""
     perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+    exponentials(answer[0], np.float32(RANGE), count)
     for q in range(count):
         at, axis = place[0, q], place[1, q]
-        weight = linear * np.exp(np.float32(RANGE) * answer[0, q])
+        weight = linear * answer[0, q]
         own[at] += linear - weight
         if axis == 0:
             p0[at] = weight
@@ -244,12 +251,13 @@ def _weights(outward, linear, weight):
 
 
 @njit(**OPTIONS)
-def _weights_along(lower, upper, linear, weight):
+def _weights_along(upper, linear, weight):
     """The same along the row: even cells look down, odd ones up."""
-    for k in range(0, weight.size, 2):
-        weight[k] = linear if lower[k + 1] > 0 else _ZERO
-    for k in range(1, weight.size, 2):
-        weight[k] = linear if upper[k + 1] > 0 else _ZERO
+    n = weight.size
+    weight[0], weight[n - 1] = _ZERO, _ZERO
+    face = upper[1:]
+    for h in range((n - 1) // 2):
+        weight[2 * h + 1] = weight[2 * h + 2] = linear if face[2 * h + 1] > 0 else _ZERO
 
 
 @njit(**OPTIONS)
@@ -263,6 +271,16 @@ def _diagonal_and_own(face, inverse, share, fixed, dropped, weight, d, own):
     for k in range(d.size):
         keep = _ONE - min(dropped * part[k], MOST_DROPPED)
         own[k] = (keep if inv[k] > 0 else _ZERO) - u[k] - v[k] - w[k]
+
+
+@njit(**OPTIONS)
+def _listed(mark, inverse, out):
+    """Positions of the marked cells that take part; returns their number."""
+    count = 0
+    for k in range(mark.size):
+        out[count] = k
+        count += (mark[k] != 0) & (inverse[k] > 0)
+    return count
 
 
 @njit(parallel=True, **OPTIONS)
@@ -286,9 +304,10 @@ def level_kernels(
     p0_flat, p1_flat, p2_flat = p0.reshape(-1), p1.reshape(-1), p2.reshape(-1)
     long0, long1, long2 = n0 > 1, n1 > 1, n2 > 1
     for thread in prange(threads):
-        face = np.zeros((6, n2 + 2), np.float32)
+        face = np.zeros((6, n2 + 3), np.float32)
         stiff, near = np.zeros((7, n2 + 2), np.float32), np.zeros((7, n2 + 2), np.float32)
         score, weight = np.empty(n2, np.float32), np.zeros((3, n2), np.float32)
+        index = np.empty(n2 + 1, np.int64)
         d_row, own_row = np.empty(n2, np.float32), np.empty(n2, np.float32)
         units, top = np.empty((max(hidden, 1), _BATCH + 3), np.float32), np.empty(_BATCH + 3, np.float32)
         answer = np.empty((3, _BATCH + 3), np.float32)
@@ -311,13 +330,12 @@ def level_kernels(
             fixed_row, theta_row = dirichlet[i, j], theta[i, j]
             for k in range(n2):
                 theta_row[k] = scalars[1] * fixed_row[k]
-            weight[:] = 0
             if long0:
                 _weights(face[i % 2], linear, weight[0])
             if long1:
                 _weights(face[2 + j % 2], linear, weight[1])
             if long2:
-                _weights_along(face[4], face[5], linear, weight[2])
+                _weights_along(face[5], linear, weight[2])
             _diagonal_and_own(face, stiff[6], near[6], fixed_row, dropped, weight, d_row, own_row)
             r = (i + pad) * (n1 + 2) + j + 1
             low = (i + j) % 2
@@ -336,12 +354,11 @@ def level_kernels(
             if hidden == 0:
                 continue
             _irregular(face, stiff, near, n2, ndim, score)
-            mark = irregular[i, j]
+            mark = irregular[i, j].view(np.uint8)
             for k in range(n2):
-                mark[k] = score[k] > REGULAR
-            for k in range(n2):
-                if score[k] <= REGULAR or stiff[6, k + 1] == 0:
-                    continue
+                mark[k] = np.uint8(score[k] > REGULAR)
+            for listed in range(_listed(mark, stiff[6][1:], index)):
+                k = index[listed]
                 at = ((i + j + k) % 2 * rows + r) * width + k // 2 + 1
                 cell_features(face, stiff, near, k + 1, ndim, phi_cell, cells)
                 place_cell[0, cells], place_cell[1, cells] = at, line * n2 + k

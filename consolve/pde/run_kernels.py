@@ -19,9 +19,9 @@ def alike(row, k, value):
     """First position from ``k`` on where ``row`` differs from ``value``; its length if there is none."""
     n = row.size
     while k + _BLOCK <= n:  # whole blocks, without a branch inside, so that they vectorise
-        other = np.uint8(0)
-        for q in range(k, k + _BLOCK):
-            other = np.uint8(other | (row[q] ^ value))  # the cast keeps the lanes narrow
+        block, other = row[k : k + _BLOCK], np.uint8(0)
+        for q in range(_BLOCK):
+            other = np.uint8(other | (block[q] ^ value))  # the cast keeps the lanes narrow
         if other:
             break
         k += _BLOCK

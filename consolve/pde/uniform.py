@@ -49,7 +49,7 @@ class Runs:
 
     table: NDArray[np.int32]
     start: NDArray[np.int32]
-    cells: NDArray[np.int32] | None = None
+    cells: NDArray[np.int32] | NDArray[np.int64] | None = None
 
 
 class UniformOperator(GridOperator):

@@ -18,16 +18,18 @@ _BLOCK = 64
 @njit(**_OPTIONS)
 def _same_run(indptr, cells, first, end):
     """True if rows first..end - 1 are neighbouring cells and couple like the row before them."""
-    odd = np.int32(0)
-    coupled = indptr[first] - indptr[first - 1] > 1
-    for q in range(first, end):
-        odd = np.int32(odd | np.int32(cells[q] - cells[q - 1] - 1))  # casts keep the lanes narrow
-    if coupled:
-        for q in range(first, end):
-            odd = np.int32(odd | np.int32(np.int32(indptr[q + 1] - indptr[q]) < np.int32(2)))
+    odd, least = np.int32(0), indptr[first] - indptr[first - 1] > 1
+    # Slices, since an index that might be negative keeps loops from vectorising; casts keep lanes narrow.
+    cell, before = cells[first:end], cells[first - 1 : end]
+    begin, after = indptr[first:end], indptr[first + 1 : end + 1]
+    for q in range(end - first):
+        odd = np.int32(odd | np.int32(cell[q] - before[q] - 1))
+    if least:
+        for q in range(end - first):
+            odd = np.int32(odd | np.int32(np.int32(after[q] - begin[q]) < np.int32(2)))
     else:
-        for q in range(first, end):
-            odd = np.int32(odd | np.int32(np.int32(indptr[q + 1] - indptr[q]) > np.int32(1)))
+        for q in range(end - first):
+            odd = np.int32(odd | np.int32(np.int32(after[q] - begin[q]) > np.int32(1)))
     return odd == 0
 
 
@@ -46,6 +48,8 @@ def _runs(indptr, cells, n2, first, last, out, start):
         most = min(last, q + n2 - k)
         coupled = indptr[q + 1] - indptr[q] > 1
         end = q + 1
+        if end < most and _same_run(indptr, cells, end, most):
+            end = most
         while end + _BLOCK <= most and _same_run(indptr, cells, end, end + _BLOCK):
             end += _BLOCK
         while (
@@ -86,7 +90,11 @@ def runs_of_rows(indptr, cells, shape, chunks):
     for c in range(chunks):
         row[c] = _whole_lines(cells, n2, rows * c // chunks)
     row[chunks] = rows
-    start, first, end = np.zeros(lines + 1, np.int32), np.zeros(chunks + 1, np.int64), np.zeros(chunks, np.int64)
+    start, first, end = (
+        np.zeros(lines + 1, np.int32),
+        np.zeros(chunks + 1, np.int64),
+        np.zeros(chunks, np.int64),
+    )
     sparse = np.empty((rows, 4), np.int32)  # hardly written: no memory
     for c in prange(chunks):
         end[c] = _runs(indptr, cells, n2, row[c], row[c + 1], sparse, start)
@@ -164,8 +172,9 @@ def _tile_fits(indptr, indices, values, row, columns, entries, width):
     """True if rows row..row + _TILE - 1 hold what the pattern says."""
     at = indptr[row]
     odd = np.int32(0)
+    begin, after = indptr[row : row + _TILE], indptr[row + 1 : row + 1 + _TILE]
     for t in range(_TILE):
-        odd = np.int32(odd | np.int32(indptr[row + t + 1] - indptr[row + t] - width))
+        odd = np.int32(odd | np.int32(after[t] - begin[t] - width))
     if odd != 0:
         return False
     here, there = indices[at : at + width * _TILE], values[at : at + width * _TILE]
@@ -196,7 +205,7 @@ def _read_lines(
 
     Returns where the Dirichlet parts end; -1 if a row differs from what is expected.
     """
-    n0, n1, n2 = shape[0], shape[1], shape[2]
+    n0, n1 = shape[0], shape[1]
     offset, old = np.zeros(_FACES, np.int32), np.full(_FACES, -(2**31), np.int32)
     columns, entries = np.empty(7 * _TILE, np.int32), np.empty(7 * _TILE)
     beside, beside_end = np.zeros(4, np.int64), np.zeros(4, np.int64)
