@@ -2,10 +2,12 @@
 
 ``import consolve`` is light: torch, petsc4py and dolfinx are imported only by the parts that use them.
 
-Functions
----------
+Functions and classes
+---------------------
 solve
     x with A x = b, for a SciPy or dense matrix or a GridOperator; needs petsc4py.
+GridSolver
+    Solves on the cells of a GridOperator, without a matrix; needs Numba only.
 aspreconditioner
     M ~ A^-1 as a ``scipy.sparse.linalg.LinearOperator``; needs SciPy and Numba only.
 
@@ -22,12 +24,17 @@ consolve.solvers
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from consolve.grid_solver import GridSolver as GridSolver
     from consolve.preconditioner import aspreconditioner as aspreconditioner
     from consolve.solvers.linear_solve import solve as solve
 
 __version__ = "0.1.0"
 
-_WHERE = {"solve": "consolve.solvers.linear_solve", "aspreconditioner": "consolve.preconditioner"}
+_WHERE = {
+    "solve": "consolve.solvers.linear_solve",
+    "aspreconditioner": "consolve.preconditioner",
+    "GridSolver": "consolve.grid_solver",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,17 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.learned.grid_directions import LEAST_REDUCTION, GridDirections
+from consolve.learned.grid_directions import GridDirections
 from consolve.learned.multilevel import powers_of_two
 from consolve.solvers import events
 from consolve.solvers.closed_components import ClosedComponents
+from consolve.solvers.csr_residual import residual_norm
 from consolve.solvers.petsc import PETSc
 from consolve.solvers.stencil import Stencil
-
-MOST_DISAGREEMENT = 2.0
-"""Between the residual norm that the iteration foretells and the matrix's own, beyond round-off."""
-PATIENCE = 10
-"""Iterations in which the residual norm has to halve."""
 
 
 class GridRoute:
@@ -36,6 +32,11 @@ class GridRoute:
         Of the kernels.
     flops
         Of one application of the network, for the log.
+
+    Attributes
+    ----------
+    is_ahead
+        The iteration has found what x does not hold yet.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class GridRoute:
     ) -> None:
         self._directions, self._stencil, self._components = directions, stencil, components
         self._threads, self._flops = threads, flops
+        self.is_ahead = False
         self._buffer: NDArray[np.float64] = np.empty(0)
         self._alone: NDArray[np.float64] = np.empty(0)
 
@@ -66,6 +68,7 @@ class GridRoute:
             self._directions.begin(source, norm, stencil.sign * down, up)
         if self._components is not None:
             self._buffer[:] = 0
+        self.is_ahead = True
 
     def step(self, x: PETSc.Vec) -> float:
         """One iteration; returns the norm of the residual after it, NaN if there is no direction."""
@@ -92,6 +95,13 @@ class GridRoute:
                 target += found
         target[self._stencil.diagonal_rows] += self._alone
 
+    def residual_norm(self, A: PETSc.Mat, b: PETSc.Vec, x: PETSc.Vec, r: PETSc.Vec) -> float:
+        """Norm of r = b - A x, computed with the matrix and stored in r."""
+        from consolve.solvers.pc_cnn import limited_to
+
+        with limited_to(self._threads):
+            return residual_norm(A, b, x, r)
+
 
 def grid_route(ksp: PETSc.KSP) -> GridRoute | None:
     """The route of a KSP whose PC is a multilevel network of the very matrix that is solved; else None."""
@@ -102,57 +112,3 @@ def grid_route(ksp: PETSc.KSP) -> GridRoute | None:
         return None
     context: Any = pc.getPythonContext()
     return context.grid_route(pc) if isinstance(context, PCCNN) else None
-
-
-def run(solve: Any, route: GridRoute, norm: float) -> tuple[int, float, int]:
-    """Iterate in grid space from the residual r of a solve of KSP ``dcd``.
-
-    The norms tested on the way are the iteration's; before the end is declared, the residual is computed with
-    the matrix.  Where the two part, or the iteration leads nowhere, the rest is left to the caller.
-
-    Parameters
-    ----------
-    solve
-        With ``ksp``, ``r``, ``x``, ``every``, ``test``, ``report`` and ``compute_residual``; its ``route`` is
-        the iteration while x does not hold all that has been found.
-    route
-        The iteration.
-    norm
-        Of r = b - A x.
-
-    Returns
-    -------
-    Iterations, the norm of r after them, and the reason to stop; 0: the caller goes on from there.
-    """
-    most, k = solve.ksp.max_it, 0
-    while True:
-        first, start, lowest = k, norm, norm
-        lowest_at, is_sound, reason = k, True, 0
-        route.begin(solve.r, norm)
-        solve.route = route
-        while k < most and not reason:
-            after = route.step(solve.x)
-            if not after < 1e3 * start:
-                is_sound = False
-                break
-            k, norm = k + 1, after
-            if norm <= 0.5 * lowest:
-                lowest, lowest_at = norm, k
-            is_sound = k - lowest_at < PATIENCE
-            reason = solve.test(k, norm)
-            ends = reason or not is_sound or norm <= LEAST_REDUCTION * start or k == most
-            if ends or (solve.every and k - first == solve.every):
-                break
-            solve.report(k, norm)
-        route.add_to(solve.x)
-        solve.route = None
-        foretold = norm
-        solve.compute_residual()
-        norm = solve.r.norm()
-        reason = solve.test(k, norm)
-        if k == most and not reason:
-            reason = PETSc.KSP.ConvergedReason.DIVERGED_MAX_IT
-        agree = norm <= MOST_DISAGREEMENT * foretold + LEAST_REDUCTION * start
-        if reason or not (is_sound and agree and norm < 0.5 * start):
-            return k, norm, reason
-        solve.report(k, norm)

@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve import solver_options
+from consolve.learned.grid_iteration import iterate
 from consolve.solvers import events, grid_route, live_contexts
 from consolve.solvers.options import read_options
 from consolve.solvers.petsc import PETSc, call, dot_products, handle, reported, support_only_true_residual
@@ -151,8 +152,9 @@ class KSPDCD:
     def buildSolution(self, ksp: PETSc.KSP, v: PETSc.Vec) -> None:
         """For monitors: the iterate, which in grid space is only put together when it is asked for."""
         ksp.getSolution().copy(v)
-        if self._running is not None and self._running.route is not None:
-            self._running.route.add_to(v)
+        route = None if self._running is None else self._running.route
+        if route is not None and route.is_ahead:
+            route.add_to(v)
 
     @reported
     def view(self, ksp: PETSc.KSP, viewer: PETSc.Viewer) -> None:
@@ -196,7 +198,6 @@ class _Solve:
         self.window: deque[Direction] = deque()  # newest first
         self.safeguard = Safeguard()
         self.fallbacks = self.refusals = self.grid_iterations = 0
-        self.every = context.true_residual_every
         self.route: grid_route.GridRoute | None = None
         self.sign = context.sign
         self.is_sign_known = False
@@ -204,21 +205,43 @@ class _Solve:
     def run(self) -> None:
         self.compute_residual(x_is_zero=not self.ksp.getInitialGuessNonzero())
         norm, begin = self.r.norm(), 0
-        route = grid_route.grid_route(self.ksp) if self.context.fused else None
-        if route is not None and not self.test(0, norm):
+        self.route = grid_route.grid_route(self.ksp) if self.context.fused else None
+        if self.route is not None and not self.test(0, norm):
             self.report(0, norm)
-            begin, norm, reason = grid_route.run(self, route, norm)
+            most = self.ksp.max_it
+            begin, norm, reason = iterate(self, norm, most, self.context.true_residual_every)
             self.grid_iterations = begin
-            if reason:
+            if reason or begin == most:
                 self.report(begin, norm)
-                self.ksp.setConvergedReason(reason)
+                self.ksp.setConvergedReason(reason or Reason.DIVERGED_MAX_IT)
                 return
         self.ksp.setConvergedReason(self.iterate(begin, norm))
+
+    def begin(self, norm: float) -> None:
+        """Start in grid space from r."""
+        assert self.route is not None
+        self.route.begin(self.r, norm)
+
+    def step(self) -> float:
+        """One iteration in grid space; returns the norm of the residual after it."""
+        assert self.route is not None
+        return self.route.step(self.x)
+
+    def finish(self) -> float:
+        """Bring x and r up to date; returns the norm of r."""
+        assert self.route is not None
+        self.route.add_to(self.x)
+        self.route.is_ahead = False
+        if self.A.getType() == "seqaij" and self.null_space is None:
+            return self.route.residual_norm(self.A, self.b, self.x, self.r)
+        self.compute_residual()
+        return float(self.r.norm())
 
     def iterate(self, begin: int, norm: float) -> int:
         """The iteration from number ``begin`` on, r being true and of norm ``norm``; returns the reason to
         stop."""
         ksp, exact, reason = self.ksp, True, 0
+        every = self.context.true_residual_every
         self.safeguard.start(norm)
         for k in range(begin, ksp.max_it + 1):
             reason = self.test(k, norm)
@@ -240,7 +263,7 @@ class _Solve:
             self.x.axpy(alpha, new.d)
             self.r.axpy(-alpha, new.Ad)
             self.remember(new)
-            exact = bool(self.every) and (k + 1) % self.every == 0
+            exact = bool(every) and (k + 1) % every == 0
             if exact:
                 self.compute_residual()
             norm = self.r.norm()

@@ -1,0 +1,26 @@
+"""Errors of a solve, with and without PETSc."""
+
+from __future__ import annotations
+
+
+class InconsistentRightHandSide(ValueError):
+    """A right-hand side outside the range of a singular operator: the system has no solution."""
+
+
+class NotConverged(RuntimeError):
+    """A solve that ended without reaching its tolerance.
+
+    Attributes
+    ----------
+    reason
+        Name of the ``KSPConvergedReason``, such as ``DIVERGED_MAX_IT``.
+    iterations
+        Iterations done.
+    relative_residual
+        ``|b - A x| / |b|`` at the end.
+    """
+
+    def __init__(self, reason: str, iterations: int, relative_residual: float, advice: str = "") -> None:
+        self.reason, self.iterations, self.relative_residual = reason, iterations, relative_residual
+        text = f"{reason} after {iterations} iterations, true relative residual {relative_residual:.2e}"
+        super().__init__(f"{text}; {advice}" if advice else text)
