@@ -98,7 +98,9 @@ def ratio(row: Row, others: Sequence[Row], name: str) -> str:
         if other["solver"] == name and other["total_s"] is not None:
             mark = "" if other["run"] == row["run"] else "*"
             value = other["total_s"] / row["total_s"]
-            return (f"{value:.2f}" if value < 10 else f"{value:.0f}") + mark
+            return (
+                f"{value:.2g}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+            ) + mark
     return ""
 
 

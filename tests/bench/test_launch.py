@@ -41,6 +41,21 @@ def test_result_of_one_rank():
     assert result["history"]["seconds"] == sorted(result["history"]["seconds"])
 
 
+def test_memory_of_assembling_is_not_the_solvers():
+    import numpy as np
+
+    from consolve.bench.measure import give_back_freed, resident_mb
+
+    give_back_freed()
+    before = resident_mb()
+    small = [np.ones(4096) for _ in range(3000)]  # 94 MiB, too small for pages of their own
+    last = np.ones(16)  # holds the top of the heap
+    assert resident_mb() - before > 60
+    del small
+    give_back_freed()
+    assert resident_mb() - before < 30 and last[0] == 1
+
+
 def test_two_ranks_agree_with_one():
     one, two = run_worker(task()), run_worker(task(ranks=2), ranks=2)
     assert abs(two["iterations"] - one["iterations"]) <= 1
