@@ -18,7 +18,7 @@ PLOTS: dict[str, tuple[str, Callable[[Row], float | None]]] = {
     "time": ("ns per unknown, set-up + solve", lambda row: nanoseconds(row)),
     "iterations": ("iterations", lambda row: row["iterations"] or None),
     "setup": ("set-up, share of the total", lambda row: setup_share(row)),
-    "memory": ("memory added to bare processes, MiB", lambda row: added_memory(row)),
+    "memory": ("memory added to bare processes, MiB", lambda row: max(added_memory(row), 1.0)),
 }
 """Ordinate of each plot, by the end of its file's name."""
 
@@ -29,7 +29,7 @@ def write(found: Sequence[Row], docs: Path) -> None:
     for name, (label, value) in PLOTS.items():
         path = docs / f"speed-{name}.png"
         if picture(found, path, label, value):
-            pictures.append(f"![{label[0].upper()}{label[1:]}, against N, by solver]({path.name})")
+            pictures.append(f"![Against N, by solver: {label}]({path.name})")
     write_into(docs / "speed.md", "\n\n".join([*pictures, tables(found)]), "scaling")
 
 
