@@ -68,6 +68,7 @@ class GridSolver:
         self.threads = threads or numba.get_num_threads()
         self._weights = load_weights(model, operator.ndim)
         self._network: MultilevelPreconditioner | None = None
+        self._shape: tuple[int, ...] = ()
         self.update(operator)
 
     def update(self, operator: GridOperator) -> None:

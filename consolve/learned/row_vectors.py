@@ -2,9 +2,7 @@
 
 Each intrinsic works on one row of colour-split arrays (see layout.py), given by addresses of float32 or
 uint32 values and a number of vectors.  Rows are padded to whole vectors with cells that hold 0 and whose
-coefficients are 0, so that no loop has a remainder, a mask or a branch.  LLVM's vectoriser would put run-time
-checks of aliasing and scalar remainders around loops of a hundred cells, which cost more than the loops;
-generated instructions also compile in a fraction of the time.
+coefficients are 0, so that no loop has a remainder, a mask or a branch.
 
 Coefficients of a level with variable faces are float32 arrays.  Those of a packed level, the finest one of an
 image, are two words a cell:
@@ -23,161 +21,35 @@ moves      6..0           weight of the coarse neighbour along the last axis
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-LANES = 16
-"""Cells of a vector."""
+from consolve.learned.vector_instructions import (
+    DOUBLES,
+    FLOATS,
+    HALF,
+    INDEX,
+    LANES,
+    Body,
+    Vectors,
+    named_intrinsic,
+    never_inlined,
+    row_kernel,
+)
+
+__all__ = ["LANES", "never_inlined"]
+
 FIRST, FRESH, FRESH_AND_RESIDUAL, RELAX, RELAX_AND_RESIDUAL, RESIDUAL = range(6)
 """Modes of a half-sweep: x = alpha w b, where the other colour is still 0; x = alpha w s, where x was 0; the
 same and the residual it leaves; x += alpha w (s - d x); the same and the residual; the residual alone."""
 KEPT = 2047
 """Largest kept share, standing for 1."""
 
-_FLOAT, _DOUBLE, _WORD, _INDEX = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
-_FLOATS, _WORDS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_WORD, LANES)
-_HALF = LANES // 2
-_DOUBLES, _HALF_FLOATS = ir.VectorType(_DOUBLE, _HALF), ir.VectorType(_FLOAT, _HALF)
-_BYTE = ir.IntType(8)
 
-
-class _Vectors:
-    """Vector instructions at byte offsets of addresses."""
-
-    def __init__(self, builder: Any) -> None:
-        self.b = builder
-
-    def _pointer(self, address: Any, at: Any, kind: Any) -> Any:
-        start = self.b.inttoptr(address, _BYTE.as_pointer())
-        return self.b.bitcast(self.b.gep(start, [at]), kind.as_pointer())
-
-    def load(self, address: Any, at: Any, shift: int = 0, kind: Any = _FLOATS) -> Any:
-        """The vector ``shift`` cells after ``at`` bytes."""
-        if shift:
-            at = self.b.add(at, ir.Constant(_INDEX, 4 * shift))
-        return self.b.load(self._pointer(address, at, kind), align=4)
-
-    def words(self, address: Any, at: Any, shift: int = 0) -> Any:
-        return self.load(address, at, shift, _WORDS)
-
-    def store(self, value: Any, address: Any, at: Any, kind: Any = _FLOATS, align: int = 4) -> None:
-        self.b.store(value, self._pointer(address, at, kind), align=align)
-
-    def spread(self, scalar: Any, lanes: int = LANES) -> Any:
-        kind = ir.VectorType(scalar.type, lanes)
-        undefined = ir.Constant(kind, ir.Undefined)
-        first = ir.Constant(ir.VectorType(_WORD, lanes), None)
-        vector = self.b.insert_element(undefined, scalar, ir.Constant(_WORD, 0))
-        return self.b.shuffle_vector(vector, undefined, first)
-
-    def fma(self, a: Any, b: Any, c: Any) -> Any:
-        """a b + c, rounded once."""
-        kind = a.type
-        name = f"llvm.fma.v{kind.count}f{32 if kind.element == _FLOAT else 64}"
-        function = cgutils.get_or_insert_function(self.b.module, ir.FunctionType(kind, [kind] * 3), name)
-        return self.b.call(function, [a, b, c])
-
-    def minus(self, a: Any) -> Any:
-        return self.b.fneg(a)
-
-    def total(self, values: list[Any]) -> Any:
-        """Sum by halves."""
-        while len(values) > 1:
-            pairs = [self.b.fadd(*values[q : q + 2]) for q in range(0, len(values) - 1, 2)]
-            values = pairs + values[len(values) - len(values) % 2 :]
-        return values[0]
-
-    def constant(self, value: int) -> Any:
-        return ir.Constant(_WORDS, [value] * LANES)
-
-    def high(self, words: Any) -> Any:
-        """The bfloat16 in the upper halves, as float32."""
-        return self.b.bitcast(self.b.and_(words, self.constant(0xFFFF0000)), _FLOATS)
-
-    def low(self, words: Any) -> Any:
-        """The bfloat16 in the lower halves."""
-        return self.b.bitcast(self.b.shl(words, self.constant(16)), _FLOATS)
-
-    def field(self, words: Any, axis: int) -> Any:
-        """The weight of an axis, as an integer."""
-        shift = (14, 7, 0)[axis]
-        if shift:
-            words = self.b.lshr(words, self.constant(shift))
-        return self.b.and_(words, self.constant(127))
-
-    def kept(self, words: Any) -> Any:
-        return self.b.lshr(words, self.constant(21))
-
-    def float_of(self, integers: Any) -> Any:
-        return self.b.sitofp(integers, _FLOATS)
-
-    def halves(self, vector: Any) -> list[Any]:
-        """A float32 vector as two float64 ones."""
-        parts = []
-        for first in (0, _HALF):
-            mask = ir.Constant(ir.VectorType(_WORD, _HALF), list(range(first, first + _HALF)))
-            part = self.b.shuffle_vector(vector, ir.Constant(_FLOATS, ir.Undefined), mask)
-            parts.append(self.b.fpext(part, _DOUBLES))
-        return parts
-
-    def joined(self, parts: list[Any]) -> Any:
-        """Two float64 vectors, rounded, as one float32 vector."""
-        low, high = (self.b.fptrunc(part, _HALF_FLOATS) for part in parts)
-        mask = ir.Constant(ir.VectorType(_WORD, LANES), list(range(LANES)))
-        return self.b.shuffle_vector(low, high, mask)
-
-    def shuffled(self, a: Any, b: Any, lanes: list[int]) -> Any:
-        return self.b.shuffle_vector(a, b, ir.Constant(ir.VectorType(_WORD, LANES), lanes))
-
-
-Body = Callable[[_Vectors, Any, list[Any], list[Any]], None]
-"""What is done with the vector at some bytes of the rows at addresses, by scalars spread over vectors."""
-
-
-def _row_kernel(name: str, addresses: int, scalars: int, *bodies: Body) -> Any:
-    """Intrinsic name(addresses..., float32 scalars..., vectors) that runs a body for each vector of a row.
-
-    With several bodies there is one more argument before ``vectors``: the number of the body.
-    """
-    modal = len(bodies) > 1
-    kinds = [types.int64] * addresses + [types.float32] * scalars + [types.int64] * (1 + modal)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v = _Vectors(builder)
-        pointers, spread = list(arguments[:addresses]), []
-        for scalar in arguments[addresses : addresses + scalars]:
-            spread.append(v.spread(scalar))
-        end = builder.append_basic_block("end")
-        if modal:
-            switch = builder.switch(arguments[-2], end)
-        for number, body in enumerate(bodies):
-            if modal:
-                block = builder.append_basic_block(f"mode{number}")
-                switch.add_case(ir.Constant(_INDEX, number), block)
-                builder.position_at_end(block)
-            with cgutils.for_range(builder, arguments[-1], intp=_INDEX) as loop:
-                body(v, builder.mul(loop.index, ir.Constant(_INDEX, 4 * LANES)), pointers, spread)
-            builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
-
-    return _named_intrinsic(name, types.void(*kinds), generate)
-
-
-def _named_intrinsic(name: str, signature: Any, generate: Any) -> Any:
-    """An intrinsic of fixed argument types; Numba asks for a function that names each argument."""
-    words = ", ".join(f"a{q}" for q in range(len(signature.args)))
-    scope: dict[str, Any] = {"signature": signature, "generate": generate}
-    exec(f"def {name}(typing_context, {words}):\n    return signature, generate\n", scope)
-    return intrinsic(scope[name])
-
-
-def _relaxed(v: _Vectors, at: Any, mode: int, s: Any, aw: Any, d: Any, x: Any, t: Any) -> None:
+def _relaxed(v: Vectors, at: Any, mode: int, s: Any, aw: Any, d: Any, x: Any, t: Any) -> None:
     """The end of a half-sweep: from s = b + sum of the neighbours' parts."""
     if mode in (FIRST, FRESH, FRESH_AND_RESIDUAL):
         new = v.b.fmul(aw, s)
@@ -198,7 +70,7 @@ def _relaxed(v: _Vectors, at: Any, mode: int, s: Any, aw: Any, d: Any, x: Any, t
 
 
 def _packed_half_sweep(mode: int, axes: int) -> Body:
-    def body(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+    def body(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
         x, b, t, relax, *neighbours = p
         used = [] if mode == FIRST else neighbours[: 2 * axes]
         s = v.total([v.load(b, at), *(v.load(q, at) for q in used)])
@@ -210,7 +82,7 @@ def _packed_half_sweep(mode: int, axes: int) -> Body:
 
 
 def _variable_half_sweep(mode: int, axes: int) -> Body:
-    def body(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+    def body(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
         x, b, t, smoother, diagonal, *rest = p
         s = v.load(b, at)
         if mode != FIRST:
@@ -223,12 +95,12 @@ def _variable_half_sweep(mode: int, axes: int) -> Body:
 
 
 packed_half_sweep_2d, packed_half_sweep_3d = (
-    _row_kernel(f"packed_half_sweep_{a}d", 10, 1, *(_packed_half_sweep(m, a) for m in range(6)))
+    row_kernel(f"packed_half_sweep_{a}d", 10, 1, *(_packed_half_sweep(m, a) for m in range(6)))
     for a in (2, 3)
 )
 """(x, b, t, relax, same, beside, up, down, above, below, alpha, mode, vectors)."""
 variable_half_sweep_2d, variable_half_sweep_3d = (
-    _row_kernel(f"variable_half_sweep_{a}d", 17, 1, *(_variable_half_sweep(m, a) for m in range(6)))
+    row_kernel(f"variable_half_sweep_{a}d", 17, 1, *(_variable_half_sweep(m, a) for m in range(6)))
     for a in (2, 3)
 )
 """(x, b, t, smoother, diagonal, lower, upper, up, down, above, below, faces of these six, alpha, mode,
@@ -241,10 +113,10 @@ def _packed_prolongation(axes: int) -> Any:
     Even and odd are cells 2h and 2h + 1 of the row; coarse rows are in natural order.
     """
 
-    def body(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+    def body(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
         centre = v.load(p[4], at)
         near = [v.b.fsub(v.load(q, at), centre) for q in p[5:7]]
-        kept = v.b.fmul(centre, ir.Constant(_FLOATS, [1 / KEPT] * LANES))
+        kept = v.b.fmul(centre, ir.Constant(FLOATS, [1 / KEPT] * LANES))
         for x, moves, shift in ((p[0], p[2], -1), (p[1], p[3], 1)):
             words = v.words(moves, at)
             along = v.b.fsub(v.load(p[4], at, shift), centre)
@@ -255,13 +127,13 @@ def _packed_prolongation(axes: int) -> Any:
             new = v.fma(v.float_of(v.kept(words)), kept, v.load(x, at))
             v.store(v.fma(scalars[0], sum_, new), x, at)
 
-    return _row_kernel(f"packed_prolongation_{axes}", 7, 1, body)
+    return row_kernel(f"packed_prolongation_{axes}", 7, 1, body)
 
 
 def _variable_prolongation(axes: int) -> Any:
     """(x_even, x_odd, own, p0, p1, p2 of even, those of odd cells, centre, near0, near1, vectors)."""
 
-    def body(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+    def body(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
         x, weights, (centre, near0, near1) = p[:2], (p[2:6], p[6:10]), p[10:]
         for q, shift in ((0, -1), (1, 1)):
             own, p0, p1, p2 = weights[q]
@@ -272,14 +144,14 @@ def _variable_prolongation(axes: int) -> Any:
                 new = v.fma(v.load(p0, at), v.load(near0, at), new)
             v.store(new, x[q], at)
 
-    return _row_kernel(f"variable_prolongation_{axes}", 13, 0, body)
+    return row_kernel(f"variable_prolongation_{axes}", 13, 0, body)
 
 
 packed_prolongation_2d, packed_prolongation_3d = _packed_prolongation(2), _packed_prolongation(3)
 variable_prolongation_2d, variable_prolongation_3d = _variable_prolongation(2), _variable_prolongation(3)
 
 
-def _packed_inside(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _packed_inside(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(total, t_even, t_odd, moves_even, moves_odd, unit, vectors): what a fine row inside the block adds."""
     total, t, moves = p[0], p[1:3], p[3:5]
     kept: list[Any] = []
@@ -291,24 +163,24 @@ def _packed_inside(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> No
         weighted.append(v.minus(v.b.fmul(v.float_of(leaving), value)))
         arriving = v.float_of(v.field(v.words(moves[q], at, shift), 2))
         weighted.append(v.b.fmul(arriving, v.load(t[q], at, shift)))
-    sum_ = v.fma(ir.Constant(_FLOATS, [1 / KEPT] * LANES), v.total(kept), v.load(total, at))
+    sum_ = v.fma(ir.Constant(FLOATS, [1 / KEPT] * LANES), v.total(kept), v.load(total, at))
     v.store(v.fma(scalars[0], v.total(weighted), sum_), total, at)
 
 
 def _packed_outside(axis: int) -> Any:
     """(total, t0, t1, moves0, moves1, unit, vectors): what a row of the next block along an axis adds."""
 
-    def body(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+    def body(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
         sum_ = [
             v.b.fmul(v.float_of(v.field(v.words(moves, at), axis)), v.load(t, at))
             for t, moves in ((p[1], p[3]), (p[2], p[4]))
         ]
         v.store(v.fma(scalars[0], v.total(sum_), v.load(p[0], at)), p[0], at)
 
-    return _row_kernel(f"packed_outside_{axis}", 5, 1, body)
+    return row_kernel(f"packed_outside_{axis}", 5, 1, body)
 
 
-def _variable_inside(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _variable_inside(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(total, t_even, t_odd, own_even, own_odd, p2_even, p2_odd, vectors)."""
     total, t_even, t_odd, own_even, own_odd, p2_even, p2_odd = p
     sum_ = v.fma(v.load(own_even, at), v.load(t_even, at), v.load(total, at))
@@ -317,55 +189,55 @@ def _variable_inside(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> 
     v.store(v.fma(v.load(p2_odd, at, -1), v.load(t_odd, at, -1), sum_), total, at)
 
 
-def _variable_outside(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _variable_outside(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(total, t0, t1, p0, p1, vectors)."""
     sum_ = v.fma(v.load(p[3], at), v.load(p[1], at), v.load(p[0], at))
     v.store(v.fma(v.load(p[4], at), v.load(p[2], at), sum_), p[0], at)
 
 
-packed_inside = _row_kernel("packed_inside", 5, 1, _packed_inside)
+packed_inside = row_kernel("packed_inside", 5, 1, _packed_inside)
 packed_outside_0, packed_outside_1 = _packed_outside(0), _packed_outside(1)
-variable_inside = _row_kernel("variable_inside", 7, 0, _variable_inside)
-variable_outside = _row_kernel("variable_outside", 5, 0, _variable_outside)
+variable_inside = row_kernel("variable_inside", 7, 0, _variable_inside)
+variable_outside = row_kernel("variable_outside", 5, 0, _variable_outside)
 
 
-def _join(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _join(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(natural, even, odd, vectors of a colour): both colours of a row in natural order."""
     low, high = v.load(p[1], at), v.load(p[2], at)
     pairs = [lane for q in range(LANES) for lane in (q, LANES + q)]
-    twice = v.b.mul(at, ir.Constant(_INDEX, 2))
+    twice = v.b.mul(at, ir.Constant(INDEX, 2))
     v.store(v.shuffled(low, high, pairs[:LANES]), p[0], twice)
-    v.store(v.shuffled(low, high, pairs[LANES:]), p[0], v.b.add(twice, ir.Constant(_INDEX, 4 * LANES)))
+    v.store(v.shuffled(low, high, pairs[LANES:]), p[0], v.b.add(twice, ir.Constant(INDEX, 4 * LANES)))
 
 
-def _split(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _split(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(natural, even, odd, vectors of a colour): a row in natural order to both colours."""
-    twice = v.b.mul(at, ir.Constant(_INDEX, 2))
-    first, second = v.load(p[0], twice), v.load(p[0], v.b.add(twice, ir.Constant(_INDEX, 4 * LANES)))
+    twice = v.b.mul(at, ir.Constant(INDEX, 2))
+    first, second = v.load(p[0], twice), v.load(p[0], v.b.add(twice, ir.Constant(INDEX, 4 * LANES)))
     for target, odd in ((p[1], 0), (p[2], 1)):
         v.store(v.shuffled(first, second, list(range(odd, 2 * LANES, 2))), target, at)
 
 
-join = _row_kernel("join", 3, 0, _join)
-split = _row_kernel("split", 3, 0, _split)
+join = row_kernel("join", 3, 0, _join)
+split = row_kernel("split", 3, 0, _split)
 
 
-def _clear(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _clear(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(target, vectors)"""
-    v.store(ir.Constant(_FLOATS, [0.0] * LANES), p[0], at)
+    v.store(ir.Constant(FLOATS, [0.0] * LANES), p[0], at)
 
 
-clear = _row_kernel("clear", 1, 0, _clear)
+clear = row_kernel("clear", 1, 0, _clear)
 
 
-def _advance(v: _Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _advance(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(r, s, w, alpha, beta, vectors): s = w + beta s, r -= alpha s."""
     s = v.fma(scalars[1], v.load(p[1], at), v.load(p[2], at))
     v.store(s, p[1], at)
     v.store(v.fma(v.minus(scalars[0]), s, v.load(p[0], at)), p[0], at)
 
 
-advance = _row_kernel("advance", 3, 2, _advance)
+advance = row_kernel("advance", 3, 2, _advance)
 
 PRODUCTS = 7
 """Scalar products that `product` adds up: r z, w z, s z, r w, w w, w s, r r."""
@@ -376,13 +248,13 @@ def _product(axes: int) -> Any:
     once, and the scalar products with it, added to PRODUCTS vectors of float64 at ``sums``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v = _Vectors(builder)
+        v = Vectors(builder)
         z, w, r, s, relax, *neighbours = arguments[:11]
-        zero = ir.Constant(_FLOATS, [0.0] * LANES)
-        places = [ir.Constant(_INDEX, 8 * _HALF * q) for q in range(PRODUCTS)]
-        sums = [cgutils.alloca_once_value(builder, v.load(arguments[11], q, kind=_DOUBLES)) for q in places]
-        with cgutils.for_range(builder, arguments[-1], intp=_INDEX) as loop:
-            at = builder.mul(loop.index, ir.Constant(_INDEX, 4 * LANES))
+        zero = ir.Constant(FLOATS, [0.0] * LANES)
+        places = [ir.Constant(INDEX, 8 * HALF * q) for q in range(PRODUCTS)]
+        sums = [cgutils.alloca_once_value(builder, v.load(arguments[11], q, kind=DOUBLES)) for q in places]
+        with cgutils.for_range(builder, arguments[-1], intp=INDEX) as loop:
+            at = builder.mul(loop.index, ir.Constant(INDEX, 4 * LANES))
             d = v.low(v.words(relax, at))
             parts = {q: v.halves(v.load(a, at)) for q, a in (("z", z), ("r", r), ("s", s))}
             around = [v.halves(v.load(q, at)) for q in neighbours[: 2 * axes]]
@@ -394,61 +266,19 @@ def _product(axes: int) -> Any:
             rounded = builder.select(is_active, v.joined(product), zero)
             v.store(rounded, w, at)
             parts["w"] = v.halves(rounded)
-            for sum_, (left, right) in zip(sums, ("rz", "wz", "sz", "rw", "ww", "ws", "rr")):
+            for sum_, pair in zip(sums, ("rz", "wz", "sz", "rw", "ww", "ws", "rr")):
+                left, right = pair[0], pair[1]
                 for half in range(2):
                     total = v.fma(parts[left][half], parts[right][half], builder.load(sum_))
                     builder.store(total, sum_)
         for place, sum_ in zip(places, sums):
-            v.store(builder.load(sum_), arguments[11], place, _DOUBLES)
+            v.store(builder.load(sum_), arguments[11], place, DOUBLES)
         return context.get_dummy_value()
 
-    return _named_intrinsic(f"product_{axes}d", types.void(*[types.int64] * 13), generate)
+    return named_intrinsic(f"product_{axes}d", types.void(*[types.int64] * 13), generate)
 
 
 product_2d, product_3d = _product(2), _product(3)
-
-
-@intrinsic
-def address_of(typing_context, array):
-    """Address of an array's first element."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.ptrtoint(data, _INDEX)
-
-    return types.int64(array), generate
-
-
-@intrinsic
-def value_at(typing_context, address):
-    """float32 at an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(builder.inttoptr(arguments[0], _FLOAT.as_pointer()))
-
-    return types.float32(address), generate
-
-
-@intrinsic
-def put_value(typing_context, address, value):
-    """Store a float32 at an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[1], builder.inttoptr(arguments[0], _FLOAT.as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.float32), generate
-
-
-@intrinsic
-def never_inlined(typing_context):
-    """Keeps the function that calls it one piece of code, however many call it: compilation stays short."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.void(), generate
 
 
 @njit(inline="always")

@@ -112,3 +112,29 @@ def grid_route(ksp: PETSc.KSP) -> GridRoute | None:
         return None
     context: Any = pc.getPythonContext()
     return context.grid_route(pc) if isinstance(context, PCCNN) else None
+
+
+class GridSystem:
+    """A solve of KSP ``dcd``, as ``consolve.learned.grid_iteration.iterate`` takes it."""
+
+    def __init__(self, solve: Any) -> None:
+        self._solve, self._route = solve, solve.route
+        self.test, self.report = solve.test, solve.report
+
+    def begin(self, norm: float) -> None:
+        """Start from r."""
+        self._route.begin(self._solve.r, norm)
+
+    def step(self) -> float:
+        """One iteration; returns the norm of the residual after it."""
+        return self._route.step(self._solve.x)
+
+    def finish(self) -> float:
+        """Bring x and r up to date; returns the norm of r."""
+        solve, route = self._solve, self._route
+        route.add_to(solve.x)
+        route.is_ahead = False
+        if solve.A.getType() == "seqaij" and solve.null_space is None:
+            return route.residual_norm(solve.A, solve.b, solve.x, solve.r)
+        solve.compute_residual()
+        return float(solve.r.norm())

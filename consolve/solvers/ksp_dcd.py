@@ -38,7 +38,8 @@ from numpy.typing import NDArray
 
 from consolve import solver_options
 from consolve.learned.grid_iteration import iterate
-from consolve.solvers import events, grid_route, live_contexts
+from consolve.solvers import events, live_contexts
+from consolve.solvers.grid_route import GridRoute, GridSystem, grid_route
 from consolve.solvers.options import read_options
 from consolve.solvers.petsc import PETSc, call, dot_products, handle, reported, support_only_true_residual
 from consolve.solvers.safeguard import Safeguard, Step
@@ -198,44 +199,24 @@ class _Solve:
         self.window: deque[Direction] = deque()  # newest first
         self.safeguard = Safeguard()
         self.fallbacks = self.refusals = self.grid_iterations = 0
-        self.route: grid_route.GridRoute | None = None
+        self.route: GridRoute | None = None
         self.sign = context.sign
         self.is_sign_known = False
 
     def run(self) -> None:
         self.compute_residual(x_is_zero=not self.ksp.getInitialGuessNonzero())
         norm, begin = self.r.norm(), 0
-        self.route = grid_route.grid_route(self.ksp) if self.context.fused else None
+        self.route = grid_route(self.ksp) if self.context.fused else None
         if self.route is not None and not self.test(0, norm):
             self.report(0, norm)
             most = self.ksp.max_it
-            begin, norm, reason = iterate(self, norm, most, self.context.true_residual_every)
+            begin, norm, reason = iterate(GridSystem(self), norm, most, self.context.true_residual_every)
             self.grid_iterations = begin
             if reason or begin == most:
                 self.report(begin, norm)
                 self.ksp.setConvergedReason(reason or Reason.DIVERGED_MAX_IT)
                 return
         self.ksp.setConvergedReason(self.iterate(begin, norm))
-
-    def begin(self, norm: float) -> None:
-        """Start in grid space from r."""
-        assert self.route is not None
-        self.route.begin(self.r, norm)
-
-    def step(self) -> float:
-        """One iteration in grid space; returns the norm of the residual after it."""
-        assert self.route is not None
-        return self.route.step(self.x)
-
-    def finish(self) -> float:
-        """Bring x and r up to date; returns the norm of r."""
-        assert self.route is not None
-        self.route.add_to(self.x)
-        self.route.is_ahead = False
-        if self.A.getType() == "seqaij" and self.null_space is None:
-            return self.route.residual_norm(self.A, self.b, self.x, self.r)
-        self.compute_residual()
-        return float(self.r.norm())
 
     def iterate(self, begin: int, norm: float) -> int:
         """The iteration from number ``begin`` on, r being true and of norm ``norm``; returns the reason to
