@@ -16,13 +16,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numba.extending import is_jitted
 
 from consolve.bench.row_file import RowFile
 from consolve.bench.triad import triad
-from consolve.learned import coarsen_kernels, cycle_kernels, finest_coarsening, finest_kernels, setup_kernels
+from consolve.learned import cycle_kernels, hierarchy, multilevel
 from consolve.learned.multilevel import MultilevelPreconditioner
 from consolve.learned.row_vectors import LANES, PRODUCTS, RELAX
 from consolve.learned.weights import SHIPPED, load_weights
@@ -30,12 +32,6 @@ from consolve.pde.domains import make_domain
 
 RESULTS = Path(__file__).parent / "results" / "kernels.json"
 KEY = ("kernel", "network", "domain", "dim", "cells", "threads")
-STAGES = (
-    (finest_kernels, ("write_codes", "level_kernels")),
-    (finest_coarsening, ("coarse_operator",)),
-    (setup_kernels, ("inverse_diagonal", "level_kernels")),
-    (coarsen_kernels, ("block_sums", "coarse_faces")),
-)
 DOMAIN, SEED, RUNS = "spheres", 7, 15
 
 
@@ -157,17 +153,17 @@ def best(function: Callable[..., Any], *arguments: Any) -> float:
 
 def fine_kernels(m: MultilevelPreconditioner, operator: Any) -> list[Kernel]:
     """Each kernel on the finest level, a cycle, an iteration in grid space, and the ways in and out."""
-    hierarchy, threads, axes = m._hierarchy, m.threads, operator.ndim
-    assert hierarchy is not None
-    work = Work(axes, hierarchy.layout.packed, hierarchy.alpha.shape[1])
+    levels, threads, axes = m._hierarchy, m.threads, operator.ndim
+    assert levels is not None
+    work = Work(axes, levels.layout.packed, levels.alpha.shape[1])
     cells, share = operator.active.size, operator.unknowns / operator.active.size
-    (n0, n1, _), (c0, c1, _) = hierarchy.layout.shapes[:2]
+    (n0, n1, _), (c0, c1, _) = levels.layout.shapes[:2]
     fine_units, coarse_units = (n0, c0) if n0 > 1 else (n1, c1)
     g, coarse, unit, alpha = (
-        hierarchy.records[0],
-        hierarchy.records[1],
-        hierarchy.units[0],
-        hierarchy.alpha[0],
+        levels.records[0],
+        levels.records[1],
+        levels.units[0],
+        levels.alpha[0],
     )
     rows: list[Kernel] = []
 
@@ -195,9 +191,9 @@ def fine_kernels(m: MultilevelPreconditioner, operator: Any) -> list[Kernel]:
         add("pass down with updates", work.down(True), cycle_kernels.pass_down, whole, coarse, *a, 1, zero,
             zero, threads)  # fmt: skip
         add("pass up with product", work.up(True), cycle_kernels.pass_up, whole, coarse, *a, sums, threads)
-    rest = (hierarchy.records, hierarchy.units, hierarchy.alpha, hierarchy.inverse)
+    rest = (levels.records, levels.units, levels.alpha, levels.inverse)
     add("coarse levels", on_coarse, cycle_kernels.v_cycle, *rest, 1, threads)
-    add("cycle", cycle, hierarchy.cycle, threads)
+    add("cycle", cycle, levels.cycle, threads)
     add("apply, ways in and out included", added(cycle, ways), m.apply, r, z)
     if directions is not None:
         counted = added(work.down(True), work.up(True), on_coarse)
@@ -220,31 +216,50 @@ def best_step(m: MultilevelPreconditioner, r: np.ndarray) -> float:
     return shortest
 
 
+def jitted_functions() -> list[tuple[Any, str]]:
+    """Compiled functions that the set-up's Python code calls: the module or namespace, and the name there."""
+    places: dict[int, tuple[Any, str]] = {}
+    for user in (hierarchy, multilevel):
+        for name, value in vars(user).items():
+            if is_jitted(value):
+                places.setdefault(id(value), (user, name))
+            elif isinstance(value, ModuleType) and value.__name__.startswith("consolve.learned."):
+                for inner, function in vars(value).items():
+                    if is_jitted(function):
+                        places.setdefault(id(function), (value, inner))
+    return list(places.values())
+
+
 def setup_stages(m: MultilevelPreconditioner, operator: Any) -> dict[str, float]:
-    """Seconds of each stage of one set-up over all levels, and of the whole; memory is in use already."""
+    """Seconds of each compiled stage of one set-up over all levels, and of the whole, in memory that is used.
+
+    Functions are replaced by timed ones in the modules that the set-up finds them in, once all are compiled.
+    """
+    m.update(operator)
     spent: dict[str, float] = {}
-    originals = [(module, name, getattr(module, name)) for module, names in STAGES for name in names]
+    originals = [(place, name, getattr(place, name)) for place, name in jitted_functions()]
 
     def timed(label: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             start = time.perf_counter()
-            result = function(*arguments)
+            result = function(*arguments, **named)
             spent[label] = spent.get(label, 0.0) + time.perf_counter() - start
             return result
 
         return call
 
     try:
-        for module, name, function in originals:
-            setattr(module, name, timed(f"{module.__name__.split('.')[-1]}.{name}", function))
+        for place, name, function in originals:
+            module = function.py_func.__module__.rpartition(".")[2]
+            setattr(place, name, timed(f"{module}.{function.__name__}", function))
         m.update(operator)
         spent.clear()
         start = time.perf_counter()
         m.update(operator)
         spent["set-up"] = time.perf_counter() - start
     finally:
-        for module, name, function in originals:
-            setattr(module, name, function)
+        for place, name, function in originals:
+            setattr(place, name, function)
     return spent
 
 
