@@ -216,12 +216,13 @@ def best_step(m: MultilevelPreconditioner, r: np.ndarray) -> float:
     return shortest
 
 
-def jitted_functions() -> list[tuple[Any, str]]:
-    """Compiled functions that the set-up's Python code calls: the module or namespace, and the name there."""
+def stages() -> list[tuple[Any, str]]:
+    """Functions that the set-up's Python code calls and that are compiled, or share lines of a compiled one
+    among threads: the module or namespace, and the name there."""
     places: dict[int, tuple[Any, str]] = {}
     for user in (hierarchy, multilevel):
         for name, value in vars(user).items():
-            if is_jitted(value):
+            if is_jitted(value) or name == "run_lines":
                 places.setdefault(id(value), (user, name))
             elif isinstance(value, ModuleType) and value.__name__.startswith("consolve.learned."):
                 for inner, function in vars(value).items():
@@ -237,21 +238,29 @@ def setup_stages(m: MultilevelPreconditioner, operator: Any) -> dict[str, float]
     """
     m.update(operator)
     spent: dict[str, float] = {}
-    originals = [(place, name, getattr(place, name)) for place, name in jitted_functions()]
+    running: list[str] = []  # what such a function calls in turn, on its thread or others, is a part of it
 
-    def timed(label: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(function: Any) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
+            if running:
+                return function(*arguments, **named)
+            stage = function if is_jitted(function) else arguments[0]
+            running.append(f"{stage.__module__.rpartition('.')[2]}.{stage.__name__}")
             start = time.perf_counter()
-            result = function(*arguments, **named)
-            spent[label] = spent.get(label, 0.0) + time.perf_counter() - start
-            return result
+            try:
+                return function(*arguments, **named)
+            finally:
+                label = running.pop()
+                spent[label] = spent.get(label, 0.0) + time.perf_counter() - start
 
+        call.__module__, call.__name__ = function.__module__, function.__name__
+        call.signatures = getattr(function, "signatures", ())  # type: ignore[attr-defined]
         return call
 
+    originals = [(place, name, getattr(place, name)) for place, name in stages()]
     try:
         for place, name, function in originals:
-            module = function.py_func.__module__.rpartition(".")[2]
-            setattr(place, name, timed(f"{module}.{function.__name__}", function))
+            setattr(place, name, timed(function))
         m.update(operator)
         spent.clear()
         start = time.perf_counter()
