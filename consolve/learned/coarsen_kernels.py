@@ -6,7 +6,7 @@ one.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from consolve.learned.cycle_kernels import OPTIONS
 from consolve.learned.perceptron_kernels import REGULAR, exponentials, perceptron, value_at_zero
@@ -20,17 +20,19 @@ def squash(t):
     return t / (_ONE + t)
 
 
-@njit(parallel=True, **OPTIONS)
-def block_sums(f0, f1, f2, dirichlet, theta, irregular, links, drain, coarse_dirichlet, coarse_irregular):
+@njit(**OPTIONS)
+def block_sums(
+    f0, f1, f2, dirichlet, theta, irregular, links, drain, coarse_dirichlet, coarse_irregular, first, end
+):
     """Sums over each block of 2 cells an axis: of the faces inside it by axis (links), of dirichlet and of
     theta.
 
     ``coarse_irregular`` marks the blocks that hold an irregular cell.
     """
     n0, n1, n2 = dirichlet.shape
-    c0, c1, c2 = drain.shape
+    _, c1, c2 = drain.shape
     k0, k1, k2 = (2 if n0 > 1 else 1), (2 if n1 > 1 else 1), (2 if n2 > 1 else 1)
-    for line in prange(c0 * c1):
+    for line in range(first, end):
         ci, cj = line // c1, line % c1
         link, drained, fixed = links[:, ci, cj], drain[ci, cj], coarse_dirichlet[ci, cj]
         link[:] = 0
@@ -60,8 +62,8 @@ def _at(f, i, j, k):
     return f[i, j, k] if 0 <= i < n0 and 0 <= j < n1 and 0 <= k < n2 else _ZERO
 
 
-@njit(parallel=True, **OPTIONS)
-def coarse_faces(f, links, drain, irregular, axis, ndim, blocks, gamma, net, coarse, threads):
+@njit(**OPTIONS)
+def coarse_faces(f, links, drain, irregular, axis, ndim, blocks, gamma, net, coarse, first, end):
     """Coefficients of the coarse faces along one axis.
 
     ``f`` are the fine faces of that axis; ``irregular`` marks the blocks that hold an irregular cell;
@@ -74,66 +76,65 @@ def coarse_faces(f, links, drain, irregular, axis, ndim, blocks, gamma, net, coa
     columns = np.float32(k0 * k1 * k2 / 2)
     lateral_axes = max(1, ndim - 1)
     hidden = net[0].shape[0]
-    for thread in prange(threads):
-        phi, index = np.empty((8, c2), np.float32), np.empty(c2, np.int64)
-        units, top = np.empty((max(hidden, 1), c2), np.float32), np.empty(c2, np.float32)
-        answer = np.empty((1, c2), np.float32)
-        base = np.zeros(1, np.float32)
-        if hidden > 0:
-            base = value_at_zero(net[0], net[1], net[2], net[3], net[4])
-        for line in range(c0 * c1 * thread // threads, c0 * c1 * (thread + 1) // threads):
-            ci, cj = line // c1, line % c1
-            ni, nj = ci + e0, cj + e1
-            count = 0
-            for ck in range(c2):
-                nk = ck + e2
-                coarse[ci, cj, ck] = 0
-                if ni >= c0 or nj >= c1 or nk >= c2:
-                    continue
-                if hidden > 0 and not irregular[ci, cj, ck] and not irregular[ni, nj, nk]:
-                    coarse[ci, cj, ck] = gamma * columns * f[ci * k0 + e0, cj * k1 + e1, ck * k2 + e2]
-                    continue
-                total, largest, series = _ZERO, _ZERO, _ZERO
-                for i in range(ci * k0 + e0, min(n0, ci * k0 + k0)):
-                    for j in range(cj * k1 + e1, min(n1, cj * k1 + k1)):
-                        for k in range(ck * k2 + e2, min(n2, ck * k2 + k2)):
-                            crossing = f[i, j, k]
-                            if crossing == 0:
-                                continue
-                            left, right = _at(f, i - e0, j - e1, k - e2), _at(f, i + e0, j + e1, k + e2)
-                            resistance = _ONE / crossing
-                            if left > 0:
-                                resistance += np.float32(0.5) / left
-                            if right > 0:
-                                resistance += np.float32(0.5) / right
-                            total += crossing
-                            largest = max(largest, crossing)
-                            series += _ONE / resistance
-                coarse[ci, cj, ck] = gamma * total
-                if hidden == 0 or total == 0:
-                    continue
-                left, right = _ZERO, _ZERO
-                for other in range(3):
-                    if other != axis:
-                        left += links[other, ci, cj, ck]
-                        right += links[other, ni, nj, nk]
-                left /= lateral_axes * total
-                right /= lateral_axes * total
-                along, beyond = links[axis, ci, cj, ck] / total, links[axis, ni, nj, nk] / total
-                drained, drawn = drain[ci, cj, ck] / total, drain[ni, nj, nk] / total
-                even = squash(np.float32(2))
-                a = 2 * series / total - _ONE
-                b = total / (columns * largest) - _ONE
-                c, d = squash(along + beyond) - even, squash(abs(along - beyond))
-                e, g = squash(left + right) - even, squash(abs(left - right))
-                p, q = squash(drained + drawn), squash(abs(drained - drawn))
-                if max(max(abs(a), abs(b)), max(abs(c), d), max(abs(e), g), max(p, q)) > REGULAR:
-                    phi[0, count], phi[1, count], phi[2, count], phi[3, count] = a, b, c, d
-                    phi[4, count], phi[5, count], phi[6, count], phi[7, count] = e, g, p, q
-                    index[count] = ck
-                    count += 1
-            if count > 0:
-                perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
-                exponentials(answer[0], np.float32(RANGE), count)
-                for m in range(count):
-                    coarse[ci, cj, index[m]] *= answer[0, m]
+    phi, index = np.empty((8, c2), np.float32), np.empty(c2, np.int64)
+    units, top = np.empty((max(hidden, 1), c2), np.float32), np.empty(c2, np.float32)
+    answer = np.empty((1, c2), np.float32)
+    base = np.zeros(1, np.float32)
+    if hidden > 0:
+        base = value_at_zero(net[0], net[1], net[2], net[3], net[4])
+    for line in range(first, end):
+        ci, cj = line // c1, line % c1
+        ni, nj = ci + e0, cj + e1
+        count = 0
+        for ck in range(c2):
+            nk = ck + e2
+            coarse[ci, cj, ck] = 0
+            if ni >= c0 or nj >= c1 or nk >= c2:
+                continue
+            if hidden > 0 and not irregular[ci, cj, ck] and not irregular[ni, nj, nk]:
+                coarse[ci, cj, ck] = gamma * columns * f[ci * k0 + e0, cj * k1 + e1, ck * k2 + e2]
+                continue
+            total, largest, series = _ZERO, _ZERO, _ZERO
+            for i in range(ci * k0 + e0, min(n0, ci * k0 + k0)):
+                for j in range(cj * k1 + e1, min(n1, cj * k1 + k1)):
+                    for k in range(ck * k2 + e2, min(n2, ck * k2 + k2)):
+                        crossing = f[i, j, k]
+                        if crossing == 0:
+                            continue
+                        left, right = _at(f, i - e0, j - e1, k - e2), _at(f, i + e0, j + e1, k + e2)
+                        resistance = _ONE / crossing
+                        if left > 0:
+                            resistance += np.float32(0.5) / left
+                        if right > 0:
+                            resistance += np.float32(0.5) / right
+                        total += crossing
+                        largest = max(largest, crossing)
+                        series += _ONE / resistance
+            coarse[ci, cj, ck] = gamma * total
+            if hidden == 0 or total == 0:
+                continue
+            left, right = _ZERO, _ZERO
+            for other in range(3):
+                if other != axis:
+                    left += links[other, ci, cj, ck]
+                    right += links[other, ni, nj, nk]
+            left /= lateral_axes * total
+            right /= lateral_axes * total
+            along, beyond = links[axis, ci, cj, ck] / total, links[axis, ni, nj, nk] / total
+            drained, drawn = drain[ci, cj, ck] / total, drain[ni, nj, nk] / total
+            even = squash(np.float32(2))
+            a = 2 * series / total - _ONE
+            b = total / (columns * largest) - _ONE
+            c, d = squash(along + beyond) - even, squash(abs(along - beyond))
+            e, g = squash(left + right) - even, squash(abs(left - right))
+            p, q = squash(drained + drawn), squash(abs(drained - drawn))
+            if max(max(abs(a), abs(b)), max(abs(c), d), max(abs(e), g), max(p, q)) > REGULAR:
+                phi[0, count], phi[1, count], phi[2, count], phi[3, count] = a, b, c, d
+                phi[4, count], phi[5, count], phi[6, count], phi[7, count] = e, g, p, q
+                index[count] = ck
+                count += 1
+        if count > 0:
+            perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+            exponentials(answer[0], np.float32(RANGE), count)
+            for m in range(count):
+                coarse[ci, cj, index[m]] *= answer[0, m]

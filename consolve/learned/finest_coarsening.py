@@ -6,11 +6,19 @@ eight in a row of its own, so that the loops over a line vectorise.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from consolve.learned.coarsen_kernels import squash
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.perceptron_kernels import REGULAR, exponentials, perceptron, value_at_zero
+from consolve.learned.perceptron_kernels import (
+    REGULAR,
+    exponentials,
+    floats,
+    integers,
+    perceptron,
+    value_at_zero,
+)
+from consolve.learned.vector_instructions import never_inlined
 from consolve.learned.weights import RANGE
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
@@ -20,6 +28,7 @@ _BATCH = 512
 
 @njit(**OPTIONS)
 def _clear(row):
+    never_inlined()
     for k in range(row.size):
         row[k] = 0
 
@@ -27,6 +36,7 @@ def _clear(row):
 @njit(**OPTIONS)
 def _blocks_of_line(code, ci, cj, k0, k1, cells):
     """cells[(di * 2 + dj) * 2 + dk, ck] = 1 where that cell of block ck is active; 0 outside the grid."""
+    never_inlined()
     n0, n1, n2 = code.shape
     for di in range(2):
         for dj in range(2):
@@ -48,6 +58,7 @@ def _blocks_of_line(code, ci, cj, k0, k1, cells):
 @njit(**OPTIONS)
 def _count_links(cells, links):
     """links[axis, ck] = open faces inside block ck."""
+    never_inlined()
     for axis in range(3):
         step = 4 >> axis
         count = links[axis]
@@ -63,6 +74,7 @@ def _count_links(cells, links):
 def _count_crossings(here, there, step, total, one, both):
     """Open faces between blocks, and how many of them go on by one or by two open faces in a straight
     line."""
+    never_inlined()
     _clear(total)
     _clear(one)
     _clear(both)
@@ -81,6 +93,7 @@ def _count_crossings(here, there, step, total, one, both):
 @njit(**OPTIONS)
 def _sum_parts(start, place, part, theta, n0, n1, ci, cj, k0, k1, k2, drain, fixed):
     """drain and fixed = sums of the Dirichlet parts and of theta times them over each block of a line."""
+    never_inlined()
     _clear(drain)
     _clear(fixed)
     for i in range(ci * k0, min(n0, ci * k0 + k0)):
@@ -95,6 +108,7 @@ def _sum_parts(start, place, part, theta, n0, n1, ci, cj, k0, k1, k2, drain, fix
 def _features(total, one, both, lateral, beside, along, past, drain, drawn, columns, axes, phi, at):
     """The eight features of a coarse face, from the counts of its blocks and its columns; returns the largest
     of them."""
+    never_inlined()
     even, share = squash(np.float32(2)), _ONE / total
     series = total - one / 3 - both / 2  # a column's resistance is 1, 3/2 or 2
     left, right = lateral * share / axes, beside * share / axes
@@ -112,6 +126,7 @@ def _features(total, one, both, lateral, beside, along, past, drain, drawn, colu
 def _collect(axis, axes, columns, mark, mark_beyond, total, one, both, links, beyond, drain, drain_beyond,
              phi, place, count, offset):  # fmt: skip
     """Collect the irregular faces of a line; returns their number so far."""
+    never_inlined()
     other, third = (axis + 1) % 3, (axis + 2) % 3
     for k in range(total.size):
         if (mark[k] or mark_beyond[k]) and total[k] > 0:
@@ -131,6 +146,7 @@ def _collect(axis, axes, columns, mark, mark_beyond, total, one, both, links, be
 @njit(**OPTIONS)
 def _correct_faces(phi, place, count, net, base, units, top, answer, f0, f1, f2):
     """Multiply the collected faces by what the perceptron says of them."""
+    never_inlined()
     for first in range(0, count, _BATCH):
         m = min(_BATCH, count - first)
         perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
@@ -147,9 +163,19 @@ def _correct_faces(phi, place, count, net, base, units, top, answer, f0, f1, f2)
 
 
 @njit(**OPTIONS)
-def _coarse_lines(code, start, place, part, theta, marked, ndim, gamma, net, faces0, faces1, faces2, fixed,
+def coarse_operator(code, start, place, part, theta, marked, ndim, gamma, net, faces0, faces1, faces2, fixed,
                   first, end):  # fmt: skip
-    """coarse_operator for the coarse lines first..end - 1."""
+    """Fill lines first..end - 1 of the coarse volumes: face coefficients of three axes (0 along the first
+    where the grid has one layer) and the Dirichlet part.
+
+    Parameters
+    ----------
+    code, start, place, part, theta, marked
+        As finest_kernels.level_kernels takes and leaves them.
+    gamma, net
+        Scalar and face perceptron of the level class.
+    """
+    never_inlined()
     n0, n1, n2 = code.shape
     c0, c1, c2 = marked.shape
     k0, k1, k2 = (2 if n0 > 1 else 1), (2 if n1 > 1 else 1), (2 if n2 > 1 else 1)
@@ -159,12 +185,11 @@ def _coarse_lines(code, start, place, part, theta, marked, ndim, gamma, net, fac
     here, there = np.zeros((8, c2), np.uint8), np.zeros((8, c2), np.uint8)
     links, beyond = np.zeros((3, c2), np.uint8), np.zeros((3, c2), np.uint8)
     total, one, both = np.zeros(c2, np.uint8), np.zeros(c2, np.uint8), np.zeros(c2, np.uint8)
-    drain, drain_beyond = np.zeros(c2 + 1, np.float32), np.zeros(c2 + 1, np.float32)
-    unused = np.zeros(c2, np.float32)
+    drain, drain_beyond, unused = floats(1, c2 + 1)[0], floats(1, c2 + 1)[0], floats(1, c2)[0]
     most = _BATCH + 3 * c2
-    phi, where = np.empty((8, most), np.float32), np.empty((2, most), np.int64)
-    units, top = np.empty((max(hidden, 1), _BATCH), np.float32), np.empty(_BATCH, np.float32)
-    answer, base, count = np.empty((1, _BATCH), np.float32), np.zeros(1, np.float32), 0
+    phi, where = floats(8, most), integers(2, most)
+    units, top, answer = floats(max(hidden, 1), _BATCH), floats(1, _BATCH)[0], floats(1, _BATCH)
+    base, count = floats(1, 1)[0], 0
     flat0, flat1, flat2 = faces0.reshape(-1), faces1.reshape(-1), faces2.reshape(-1)
     if hidden > 0:
         base = value_at_zero(net[0], net[1], net[2], net[3], net[4])
@@ -205,24 +230,3 @@ def _coarse_lines(code, start, place, part, theta, marked, ndim, gamma, net, fac
         if count >= _BATCH or line == end - 1:
             _correct_faces(phi, where, count, net, base, units, top, answer, flat0, flat1, flat2)
             count = 0
-
-
-@njit(parallel=True, **OPTIONS)
-def coarse_operator(code, start, place, part, theta, marked, ndim, gamma, net, faces0, faces1, faces2, fixed,
-                    threads):  # fmt: skip
-    """Fill the coarse volumes: face coefficients of three axes (the first unused where the grid has one
-    layer) and the Dirichlet part.
-
-    Parameters
-    ----------
-    code, start, place, part, theta, marked
-        As finest_kernels.level_kernels takes and leaves them.
-    gamma, net
-        Scalar and face perceptron of the level class.
-    """
-    lines = marked.shape[0] * marked.shape[1]
-    for thread in prange(threads):
-        _coarse_lines(
-            code, start, place, part, theta, marked, ndim, gamma, net, faces0, faces1, faces2, fixed,
-            lines * thread // threads, lines * (thread + 1) // threads,
-        )  # fmt: skip

@@ -11,13 +11,21 @@ the answers of the perceptrons in a table per thread, so that most cells beside 
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from consolve.learned.cell_codes import ACTIVE, FACES, FIXED, NONE, key_of, neighbour_codes
 from consolve.learned.cycle_kernels import OPTIONS
 from consolve.learned.packing import _pack_moves, _pack_moves_2d, _pack_relax
-from consolve.learned.perceptron_kernels import REGULAR, exponentials, perceptron, value_at_zero
+from consolve.learned.perceptron_kernels import (
+    REGULAR,
+    exponentials,
+    floats,
+    integers,
+    perceptron,
+    value_at_zero,
+)
 from consolve.learned.setup_kernels import MOST_DROPPED, cell_features, prolongation_features, split_row
+from consolve.learned.vector_instructions import never_inlined
 from consolve.learned.weights import OMEGA_RANGE, RANGE
 
 _BATCH = 512
@@ -38,6 +46,7 @@ def _line(volume, i, j, outside):
 def _irregular(own, a, b, c, d, regular, flags):
     """flags = 0 where a cell, its neighbours along the line and those in other lines have the code
     ``regular``; cells at the ends never have."""
+    never_inlined()
     n = own.size
     flags[0], flags[n - 1] = 1, 1
     for k in range(1, n - 1):
@@ -50,6 +59,7 @@ def _irregular(own, a, b, c, d, regular, flags):
 def _listed(flags, words, n, out):
     """Positions below n where flags is not 0; returns their number.  ``words`` are the same bytes, eight at a
     time."""
+    never_inlined()
     count = 0
     for w in range(words.size):
         if words[w] != 0:
@@ -62,6 +72,7 @@ def _listed(flags, words, n, out):
 @njit(**OPTIONS)
 def _place_parts(start, place, part, n0, n1, i, j, row, clear):
     """Write the Dirichlet parts of a line into a zeroed row, or zero them again."""
+    never_inlined()
     if 0 <= i < n0 and 0 <= j < n1:
         line = i * n1 + j
         for q in range(start[line], start[line + 1]):
@@ -71,6 +82,7 @@ def _place_parts(start, place, part, n0, n1, i, j, row, clear):
 @njit(**OPTIONS)
 def _diagonal(code, fixed, d, inverse, relaxed, keep):
     """Diagonal, its inverse (twice) and 1 where it is positive, of a line."""
+    never_inlined()
     for k in range(code.size):
         d[k] = np.float32(code[k] & FACES) + fixed[k]
     for k in range(code.size):
@@ -82,6 +94,7 @@ def _diagonal(code, fixed, d, inverse, relaxed, keep):
 @njit(**OPTIONS)
 def _weights_across(code, other, linear, weight):
     """linear where the face to the cells of another line is open, else 0."""
+    never_inlined()
     for k in range(code.size):
         weight[k] = linear * np.float32(np.uint8(np.uint8(code[k] & other[k]) >> np.uint8(7)))
 
@@ -89,6 +102,7 @@ def _weights_across(code, other, linear, weight):
 @njit(**OPTIONS)
 def _weights_along(code, linear, weight):
     """The same along the line: even cells look down, odd ones up."""
+    never_inlined()
     n = code.size
     weight[0], weight[n - 1] = _ZERO, _ZERO
     for h in range((n - 1) // 2):
@@ -99,6 +113,7 @@ def _weights_along(code, linear, weight):
 @njit(**OPTIONS)
 def _find(keys, key):
     """The slot that holds ``key``; else one that may take it: an empty one if there is any."""
+    never_inlined()
     first = (
         np.int64(np.uint64(key) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)) % (_SLOTS // _WAYS) * _WAYS
     )
@@ -114,6 +129,7 @@ def _find(keys, key):
 @njit(**OPTIONS)
 def _gather(codes, parts, k, ndim, face, stiff, near):
     """Faces, 1/d and Dirichlet shares around a cell, each (7, 1); returns how irregular it is."""
+    never_inlined()
     n = parts.shape[1]
     for q in range(7):
         fixed = _ZERO
@@ -138,6 +154,7 @@ def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, re
     ``place`` holds line and k of each cell, its entry in the list of Dirichlet parts (or -1) and in the table
     of answers (or -1).
     """
+    never_inlined()
     for first in range(0, count, _BATCH):
         m = min(_BATCH, count - first)
         perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
@@ -162,6 +179,7 @@ def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, re
 def _correct_weights(phi, place, count, net, base, units, top, answer, linear, weight, known):
     """Apply the prolongation perceptron to the collected couplings; ``place`` holds line, k, axis, and entry
     in the table (or -1)."""
+    never_inlined()
     for first in range(0, count, _BATCH):
         m = min(_BATCH, count - first)
         perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
@@ -177,47 +195,68 @@ def _correct_weights(phi, place, count, net, base, units, top, answer, linear, w
 @njit(**OPTIONS)
 def _own(keep, w0, w1, w2):
     """Own weight in place of the kept share."""
+    never_inlined()
     for k in range(keep.size):
         keep[k] = keep[k] - w0[k] - w1[k] - w2[k]
 
 
 @njit(**OPTIONS)
 def _value_at_zero(net):
+    never_inlined()
     return value_at_zero(net[0], net[1], net[2], net[3], net[4])
 
 
 @njit(**OPTIONS)
-def _level_lines(
+def level_kernels(
     code, start, place, part, ndim, linear, dropped, unit, cell_net, prolongation_net, theta, marked, relax,
     moves, c_first, c_end,
 ):  # fmt: skip
-    """level_kernels for the lines of coarse lines c_first..c_end - 1, some coarse lines at a time."""
+    """Fill the packed arrays of a uniform finest level, for the lines of coarse lines c_first..c_end - 1.
+
+    Parameters
+    ----------
+    code
+        See cell_codes.
+    start, place, part
+        The Dirichlet parts, float32, in units of the coefficient.
+    ndim, linear, dropped
+        Axes; scalars of the level class, ``dropped`` times 2 ndim.
+    unit
+        Of packed weights.
+    cell_net, prolongation_net
+        Perceptrons.
+    theta
+        float32, one entry for each Dirichlet part: what it adds to that of its block.  Holds the part times
+        the scalar of the level class, and is corrected.
+    marked
+        Boolean, coarse volume: blocks that hold an irregular cell.
+    relax, moves
+        The arrays, uint32 (2, rows, width); see packing.
+    """
+    never_inlined()
     n0, n1, n2 = code.shape
     c1 = marked.shape[1]
     k0, k1 = (2 if n0 > 1 else 1), (2 if n1 > 1 else 1)
     pad = 1 if n0 > 1 else 0
     hidden = cell_net[0].shape[0]
     regular = np.uint8(ACTIVE + np.uint8(2 * ndim))
-    outside, parts = np.zeros(n2, np.uint8), np.zeros((5, n2), np.float32)
-    entry_of = np.empty(n2, np.int64)
-    flags, index = np.zeros((n2 + 7) // 8 * 8, np.uint8), np.empty(n2 + 1, np.int64)
-    inverse, words = np.empty(n2, np.float32), np.empty(n2, np.uint32)
     group = max(1, _GROUP_CELLS // (k0 * k1 * n2))
     most = group * k0 * k1
-    diagonal, relaxed = np.empty((most, n2), np.float32), np.empty((most, n2), np.float32)
-    keep, weight = np.empty((most, n2), np.float32), np.zeros((most, 3, n2), np.float32)
-    row_of, low_of = np.empty(most, np.int64), np.empty(most, np.int64)
-    codes = np.empty(7, np.uint8)
-    face, stiff = np.empty((6, 1), np.float32), np.empty((7, 1), np.float32)
-    near = np.empty((7, 1), np.float32)
-    phi_cell, place_cell = np.empty((4, most * n2), np.float32), np.empty((4, most * n2), np.int64)
-    phi_axis, place_axis = np.empty((7, 3 * most * n2), np.float32), np.empty((4, 3 * most * n2), np.int64)
-    units, top = np.empty((max(hidden, 1), _BATCH), np.float32), np.empty(_BATCH, np.float32)
-    answer = np.empty((3, _BATCH), np.float32)
-    keys, factor = np.full(_SLOTS, -1, np.int64), np.empty(_SLOTS, np.float32)
+    flags, codes = np.zeros((n2 + 7) // 8 * 8, np.uint8), np.zeros(7, np.uint8)
+    outside, words = np.zeros(n2, np.uint8), np.empty(n2, np.uint32)
+    row_of, low_of = integers(1, most)[0], integers(1, most)[0]
+    entry_of, index = integers(1, n2)[0], integers(1, n2 + 1)[0]
+    parts, inverse = floats(5, n2), floats(1, n2)[0]
+    diagonal, relaxed, keep = floats(most, n2), floats(most, n2), floats(most, n2)
+    weight = floats(3 * most, n2).reshape(most, 3, n2)
+    face, stiff, near = floats(7, 1), floats(7, 1), floats(7, 1)
+    phi_cell, place_cell = floats(4, most * n2), integers(4, most * n2)
+    phi_axis, place_axis = floats(7, 3 * most * n2), integers(4, 3 * most * n2)
+    units, top, answer = floats(max(hidden, 1), _BATCH), floats(1, _BATCH)[0], floats(3, _BATCH)
+    keys, factor, known = integers(1, _SLOTS)[0], floats(1, _SLOTS)[0], floats(_SLOTS, 3)
+    keys[:] = -1
     pending = np.zeros(_SLOTS, np.bool_)
-    known = np.zeros((_SLOTS, 3), np.float32)
-    cell_base, axis_base = np.zeros(3, np.float32), np.zeros(1, np.float32)
+    cell_base, axis_base = floats(1, 3)[0], floats(1, 1)[0]
     if hidden > 0:
         cell_base, axis_base = _value_at_zero(cell_net), _value_at_zero(prolongation_net)
     for c_group in range(c_first, c_end, group):
@@ -318,38 +357,3 @@ def _level_lines(
             else:
                 _pack_moves_2d(own, w[1], w[2], _ONE / unit, words)
             split_row(words, moves, low_of[line], row_of[line], n2)
-
-
-@njit(parallel=True, **OPTIONS)
-def level_kernels(
-    code, start, place, part, ndim, scalars, unit, cell_net, prolongation_net, theta, marked, relax, moves,
-    threads,
-):  # fmt: skip
-    """Fill the packed arrays of a uniform finest level.
-
-    Parameters
-    ----------
-    code
-        From write_codes.
-    start, place, part
-        The Dirichlet parts, float32, in units of the coefficient.
-    ndim, scalars, cell_net, prolongation_net
-        As in setup_kernels.level_kernels.
-    unit
-        Of packed weights.
-    theta
-        float32, one entry for each Dirichlet part: what it adds to that of its block.
-    marked
-        Boolean, coarse volume: blocks that hold an irregular cell.
-    relax, moves
-        The arrays, uint32 (2, rows, width); see packing.
-    """
-    lines = marked.shape[0] * marked.shape[1]
-    for q in range(part.size):
-        theta[q] = scalars[1] * part[q]
-    for thread in prange(threads):
-        _level_lines(
-            code, start, place, part, ndim, scalars[2], scalars[3] * 2 * ndim, unit, cell_net,
-            prolongation_net, theta, marked, relax, moves, lines * thread // threads,
-            lines * (thread + 1) // threads,
-        )  # fmt: skip

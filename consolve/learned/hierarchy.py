@@ -18,6 +18,7 @@ from consolve.learned import (
 )
 from consolve.learned.coarsest import pseudo_inverse
 from consolve.learned.layout import COEFFICIENTS, VECTORS, Layout, array_shape, make_layout
+from consolve.learned.line_threads import run_lines
 from consolve.learned.packing import pack, unit_of
 from consolve.learned.weights import LEVEL_CLASSES, Weights
 from consolve.pde.arrays import zeros
@@ -132,16 +133,17 @@ class LevelBuilder:
         nets, tensors = self._nets[level_class], self.weights.tensors
         inverse, share, theta = (np.empty(shape, np.float32) for _ in range(3))
         irregular = np.ones(shape, np.bool_)
-        setup_kernels.inverse_diagonal(*faces, fixed, inverse, share)
+        threads = self.threads if fixed.size >= cycle_kernels.SERIAL_CELLS else 1
+        lines = shape[0] * shape[1]
+        run_lines(setup_kernels.inverse_diagonal, lines, threads, *faces, fixed, inverse, share)
         if not (np.isfinite(inverse.max()) and np.isfinite(share.max())):
             self.extreme = True
             if check:
                 raise ValueError(EXTREME)
         scalars = np.array([tensors[n][level_class] for n in ("gamma", "theta", "linear", "drop")])
-        threads = self.threads if fixed.size >= cycle_kernels.SERIAL_CELLS else 1
-        setup_kernels.level_kernels(
-            *faces, fixed, inverse, share, ndim, scalars, nets["cell"], nets["prolongation"], theta,
-            irregular, *arrays, store_faces, threads,
+        run_lines(
+            setup_kernels.level_kernels, lines, threads, *faces, fixed, inverse, share, ndim, scalars,
+            nets["cell"], nets["prolongation"], theta, irregular, *arrays, store_faces,
         )  # fmt: skip
         return theta, irregular
 
@@ -162,13 +164,17 @@ class LevelBuilder:
         links, drain = np.empty((3, *coarse_shape), np.float32), np.empty(coarse_shape, np.float32)
         coarse_fixed = np.empty(coarse_shape, np.float32)
         marked = np.empty(coarse_shape, np.bool_)
-        coarsen_kernels.block_sums(*faces, fixed, theta, irregular, links, drain, coarse_fixed, marked)
+        lines = coarse_shape[0] * coarse_shape[1]
+        run_lines(
+            coarsen_kernels.block_sums, lines, threads, *faces, fixed, theta, irregular, links, drain,
+            coarse_fixed, marked,
+        )  # fmt: skip
         coarse = [np.zeros(coarse_shape, np.float32) for _ in range(3)]
         for axis in range(3):
             if shape[axis] > 1:
-                coarsen_kernels.coarse_faces(
-                    faces[axis], links, drain, marked, axis, ndim, blocks, gamma,
-                    self._nets[level_class]["face"], coarse[axis], threads,
+                run_lines(
+                    coarsen_kernels.coarse_faces, lines, threads, faces[axis], links, drain, marked, axis,
+                    ndim, blocks, gamma, self._nets[level_class]["face"], coarse[axis],
                 )  # fmt: skip
         return coarse, coarse_fixed
 
@@ -195,19 +201,25 @@ class LevelBuilder:
         threads = self.threads if level.active.size >= cycle_kernels.SERIAL_CELLS else 1
         fixed = level.start, level.place, level.part
         code, theta = np.empty(level.active.shape, np.uint8), np.empty_like(level.part)
-        cell_codes.write_codes(level.active.view(np.uint8), level.start, level.place, code, threads)
+        n0, n1, _ = code.shape
+        active = level.active.view(np.uint8)
+        run_lines(cell_codes.write_codes, n0 * n1, threads, active, level.start, level.place, code)
         self._check_parts(level, code)
         scalars = np.array([tensors[n][0] for n in ("gamma", "theta", "linear", "drop")])
         marked = np.empty(coarse_shape, np.bool_)
-        finest_kernels.level_kernels(
-            code, *fixed, ndim, scalars, unit, nets["cell"], nets["prolongation"], theta, marked, relax,
-            moves, threads,
+        linear, dropped = scalars[2], scalars[3] * 2 * ndim
+        np.multiply(level.part, scalars[1], out=theta)
+        lines = coarse_shape[0] * coarse_shape[1]
+        run_lines(
+            finest_kernels.level_kernels, lines, threads, code, *fixed, ndim, linear, dropped, unit,
+            nets["cell"], nets["prolongation"], theta, marked, relax, moves,
         )  # fmt: skip
         coarse = [np.empty(coarse_shape, np.float32) for _ in range(3)]
         coarse_fixed = np.empty(coarse_shape, np.float32)
-        finest_coarsening.coarse_operator(
-            code, *fixed, theta, marked, ndim, scalars[0], nets["face"], *coarse, coarse_fixed, threads
-        )
+        run_lines(
+            finest_coarsening.coarse_operator, lines, threads, code, *fixed, theta, marked, ndim, scalars[0],
+            nets["face"], *coarse, coarse_fixed,
+        )  # fmt: skip
         return coarse, coarse_fixed
 
     def _check_parts(self, level: UniformLevel, code: NDArray[np.uint8]) -> None:

@@ -10,10 +10,25 @@ import numpy as np
 from numba import njit
 
 from consolve.learned.cycle_kernels import OPTIONS
+from consolve.learned.vector_instructions import never_inlined
 
 REGULAR = np.float32(2e-6)
 """Features below this in magnitude count as 0, and so does g."""
 _ZERO = np.float32(0)
+
+
+@njit(**OPTIONS)
+def floats(rows, n):
+    """Zeros (rows, n), float32; by a call, since each allocation in place takes long to compile."""
+    never_inlined()
+    return np.zeros((rows, n), np.float32)
+
+
+@njit(**OPTIONS)
+def integers(rows, n):
+    """Zeros (rows, n), int64."""
+    never_inlined()
+    return np.zeros((rows, n), np.int64)
 
 
 @njit(**OPTIONS)
@@ -34,6 +49,7 @@ def small_exp(x):
 @njit(**OPTIONS)
 def exponentials(row, factor, count):
     """exp(factor * x) in place of the first ``count`` entries x of a row."""
+    never_inlined()
     for q in range(count):
         row[q] = small_exp(factor * row[q])
 
@@ -60,6 +76,7 @@ def _tanh(x):
 @njit(**OPTIONS)
 def _add_rows(target, weight, rows, count):
     """target += sum of weight[f] rows[f] over f; eight rows at a time, for each needs to be loaded only."""
+    never_inlined()
     f = 0
     while f + 8 <= weight.size:
         a, b, c, d = weight[f], weight[f + 1], weight[f + 2], weight[f + 3]
@@ -81,6 +98,7 @@ def _add_rows(target, weight, rows, count):
 @njit(**OPTIONS)
 def perceptron(phi, count, w1, e, w2, b2, v, base, hidden, top, out):
     """out[:, q] = tanh(V h(phi_q) - base) for q < count; inner loops run over the samples."""
+    never_inlined()
     for a in range(w1.shape[0]):
         ha = hidden[a]
         for q in range(count):
@@ -110,6 +128,7 @@ def perceptron(phi, count, w1, e, w2, b2, v, base, hidden, top, out):
 @njit(**OPTIONS)
 def value_at_zero(w1, e, w2, b2, v):
     """V h(0)."""
+    never_inlined()
     out = np.zeros(v.shape[0], np.float32)
     for a in range(w2.shape[0]):
         top = b2[a]

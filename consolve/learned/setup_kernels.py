@@ -15,6 +15,7 @@ from numba import njit, prange
 
 from consolve.learned.cycle_kernels import OPTIONS
 from consolve.learned.perceptron_kernels import REGULAR, exponentials, perceptron, value_at_zero
+from consolve.learned.vector_instructions import never_inlined
 from consolve.learned.weights import OMEGA_RANGE, RANGE
 
 MOST_DROPPED = np.float32(0.9)
@@ -74,11 +75,11 @@ def is_uniform(f0, f1, f2, active, value):
     return bad.max() == 0
 
 
-@njit(parallel=True, **OPTIONS)
-def inverse_diagonal(f0, f1, f2, dirichlet, inverse, fixed):
-    """inverse = 1 / d and fixed = dirichlet / d, both 0 where d is 0."""
+@njit(**OPTIONS)
+def inverse_diagonal(f0, f1, f2, dirichlet, inverse, fixed, first, end):
+    """inverse = 1 / d and fixed = dirichlet / d, both 0 where d is 0; lines first..end - 1."""
     n0, n1, n2 = dirichlet.shape
-    for row in prange(n0 * n1):
+    for row in range(first, end):
         i, j = row // n1, row % n1
         d = inverse[i, j]
         for k in range(n2):
@@ -105,6 +106,7 @@ def _row(volume, i, j, out, q):
 
     Indices instead of slices, whose reference counts cost more than the copy.
     """
+    never_inlined()
     n0, n1, n2 = volume.shape
     if 0 <= i < n0 and 0 <= j < n1:
         for k in range(n2):
@@ -117,6 +119,7 @@ def _row(volume, i, j, out, q):
 @njit(**OPTIONS)
 def _rows_around(volume, i, j, out):
     """The rows of the six neighbours (lower and upper by axis) of the cells of a row, and the row itself."""
+    never_inlined()
     n0, _, n2 = volume.shape
     if n0 > 1:
         _row(volume, i - 1, j, out, 0)
@@ -137,6 +140,7 @@ def _neighbourhood(f0, f1, f2, inverse, fixed, i, j, face, stiff, near):
 
     Entry k + 1 of each row belongs to cell k; what no cell has stays 0.
     """
+    never_inlined()
     n0, _, n2 = inverse.shape
     if n0 > 1:
         _row(f0, i - 1, j, face, 0)
@@ -157,6 +161,7 @@ def _irregular(face, stiff, near, n2, ndim, score):
 
     Where it vanishes all features of the cell do.  Plain loops over the row, so that they vectorise.
     """
+    never_inlined()
     d2 = np.float32(2 * ndim)
     inverse, share = stiff[6][1:], near[6][1:]
     for k in range(n2):
@@ -172,6 +177,7 @@ def _irregular(face, stiff, near, n2, ndim, score):
 def cell_features(face, stiff, near, k, ndim, phi, at):
     """Dirichlet share; unevenness of the faces; stiffness and Dirichlet share of the neighbours, of one
     cell."""
+    never_inlined()
     inverse = stiff[6, k]
     squares, stiffness, drained = _ZERO, _ZERO, _ZERO
     for q in range(6):
@@ -188,6 +194,7 @@ def cell_features(face, stiff, near, k, ndim, phi, at):
 def prolongation_features(face, stiff, near, k, out, back, ndim, phi, at):
     """Outward and inward coupling along one axis, Dirichlet shares, and both neighbours' stiffness, of one
     cell."""
+    never_inlined()
     d2, inverse = np.float32(2 * ndim), stiff[6, k]
     outward, inward = face[out, k], face[back, k]
     phi[0, at] = d2 * outward * inverse - _ONE
@@ -202,6 +209,7 @@ def prolongation_features(face, stiff, near, k, out, back, ndim, phi, at):
 @njit(**OPTIONS)
 def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, smoother, own, theta):
     """Apply the cell perceptron to ``count`` collected cells: smoother, own weight, theta."""
+    never_inlined()
     perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
     exponentials(answer[0], np.float32(OMEGA_RANGE), count)
     exponentials(answer[1], np.float32(RANGE), count)
@@ -217,6 +225,7 @@ def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, sm
 @njit(**OPTIONS)
 def _correct_weights(phi, place, count, net, base, units, top, answer, linear, own, p0, p1, p2):
     """Apply the prolongation perceptron to ``count`` collected couplings: weight of the axis, own weight."""
+    never_inlined()
     perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
     exponentials(answer[0], np.float32(RANGE), count)
     for q in range(count):
@@ -234,6 +243,7 @@ def _correct_weights(phi, place, count, net, base, units, top, answer, linear, o
 @njit(**OPTIONS)
 def split_row(row, split, low, r, n2):
     """Store a row in natural order as row r of both colours."""
+    never_inlined()
     even, odd = split[low, r][1:], split[1 - low, r][1:]
     for h in range(n2 // 2):
         even[h] = row[2 * h]
@@ -245,6 +255,7 @@ def split_row(row, split, low, r, n2):
 @njit(**OPTIONS)
 def _weights(outward, linear, weight):
     """linear where the outward face (a framed row) is open, else 0."""
+    never_inlined()
     face = outward[1:]
     for k in range(weight.size):
         weight[k] = linear if face[k] > 0 else _ZERO
@@ -253,6 +264,7 @@ def _weights(outward, linear, weight):
 @njit(**OPTIONS)
 def _weights_along(upper, linear, weight):
     """The same along the row: even cells look down, odd ones up."""
+    never_inlined()
     n = weight.size
     weight[0], weight[n - 1] = _ZERO, _ZERO
     face = upper[1:]
@@ -263,6 +275,7 @@ def _weights_along(upper, linear, weight):
 @njit(**OPTIONS)
 def _diagonal_and_own(face, inverse, share, fixed, dropped, weight, d, own):
     """Diagonal, and 1 - drop - sum of the weights (0 at empty cells), of the cells of a row."""
+    never_inlined()
     a, b, c, e, f, g = face[0][1:], face[1][1:], face[2][1:], face[3][1:], face[4][1:], face[5][1:]
     u, v, w = weight[0], weight[1], weight[2]
     inv, part = inverse[1:], share[1:]
@@ -276,6 +289,7 @@ def _diagonal_and_own(face, inverse, share, fixed, dropped, weight, d, own):
 @njit(**OPTIONS)
 def _listed(mark, inverse, out):
     """Positions of the marked cells that take part; returns their number."""
+    never_inlined()
     count = 0
     for k in range(mark.size):
         out[count] = k
@@ -283,13 +297,13 @@ def _listed(mark, inverse, out):
     return count
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(**OPTIONS)
 def level_kernels(
     f0, f1, f2, dirichlet, inverse, fixed, ndim, scalars, cell_net, prolongation_net, theta, irregular,
-    smoother, diagonal, own, p0, p1, p2, s0, s1, s2, store_faces, threads,
+    smoother, diagonal, own, p0, p1, p2, s0, s1, s2, store_faces, first, end,
 ):  # fmt: skip
     """Fill the colour-split arrays of a level, theta * dirichlet in natural order, and the cells that are
-    irregular.
+    irregular, for lines first..end - 1.
 
     ``scalars`` is (gamma, theta, linear, drop) of the level class; s0, s1, s2 take the faces if
     ``store_faces``.
@@ -303,82 +317,81 @@ def level_kernels(
     smoother_flat, own_flat, theta_flat = smoother.reshape(-1), own.reshape(-1), theta.reshape(-1)
     p0_flat, p1_flat, p2_flat = p0.reshape(-1), p1.reshape(-1), p2.reshape(-1)
     long0, long1, long2 = n0 > 1, n1 > 1, n2 > 1
-    for thread in prange(threads):
-        face = np.zeros((6, n2 + 3), np.float32)
-        stiff, near = np.zeros((7, n2 + 2), np.float32), np.zeros((7, n2 + 2), np.float32)
-        score, weight = np.empty(n2, np.float32), np.zeros((3, n2), np.float32)
-        index = np.empty(n2 + 1, np.int64)
-        d_row, own_row = np.empty(n2, np.float32), np.empty(n2, np.float32)
-        units, top = np.empty((max(hidden, 1), _BATCH + 3), np.float32), np.empty(_BATCH + 3, np.float32)
-        answer = np.empty((3, _BATCH + 3), np.float32)
-        phi_cell, place_cell = np.empty((4, _BATCH), np.float32), np.empty((2, _BATCH), np.int64)
-        phi_axis, place_axis = np.empty((7, _BATCH + 3), np.float32), np.empty((2, _BATCH + 3), np.int64)
-        cells, couplings = 0, 0
-        cell_base, axis_base = np.zeros(3, np.float32), np.zeros(1, np.float32)
-        if hidden > 0:
-            cell_base = value_at_zero(cell_net[0], cell_net[1], cell_net[2], cell_net[3], cell_net[4])
-            axis_base = value_at_zero(
-                prolongation_net[0],
-                prolongation_net[1],
-                prolongation_net[2],
-                prolongation_net[3],
-                prolongation_net[4],
-            )
-        for line in range(n0 * n1 * thread // threads, n0 * n1 * (thread + 1) // threads):
-            i, j = line // n1, line % n1
-            _neighbourhood(f0, f1, f2, inverse, fixed, i, j, face, stiff, near)
-            fixed_row, theta_row = dirichlet[i, j], theta[i, j]
-            for k in range(n2):
-                theta_row[k] = scalars[1] * fixed_row[k]
+    face = np.zeros((6, n2 + 3), np.float32)
+    stiff, near = np.zeros((7, n2 + 2), np.float32), np.zeros((7, n2 + 2), np.float32)
+    score, weight = np.empty(n2, np.float32), np.zeros((3, n2), np.float32)
+    index = np.empty(n2 + 1, np.int64)
+    d_row, own_row = np.empty(n2, np.float32), np.empty(n2, np.float32)
+    units, top = np.empty((max(hidden, 1), _BATCH + 3), np.float32), np.empty(_BATCH + 3, np.float32)
+    answer = np.empty((3, _BATCH + 3), np.float32)
+    phi_cell, place_cell = np.empty((4, _BATCH), np.float32), np.empty((2, _BATCH), np.int64)
+    phi_axis, place_axis = np.empty((7, _BATCH + 3), np.float32), np.empty((2, _BATCH + 3), np.int64)
+    cells, couplings = 0, 0
+    cell_base, axis_base = np.zeros(3, np.float32), np.zeros(1, np.float32)
+    if hidden > 0:
+        cell_base = value_at_zero(cell_net[0], cell_net[1], cell_net[2], cell_net[3], cell_net[4])
+        axis_base = value_at_zero(
+            prolongation_net[0],
+            prolongation_net[1],
+            prolongation_net[2],
+            prolongation_net[3],
+            prolongation_net[4],
+        )
+    for line in range(first, end):
+        i, j = line // n1, line % n1
+        _neighbourhood(f0, f1, f2, inverse, fixed, i, j, face, stiff, near)
+        fixed_row, theta_row = dirichlet[i, j], theta[i, j]
+        for k in range(n2):
+            theta_row[k] = scalars[1] * fixed_row[k]
+        if long0:
+            _weights(face[i % 2], linear, weight[0])
+        if long1:
+            _weights(face[2 + j % 2], linear, weight[1])
+        if long2:
+            _weights_along(face[5], linear, weight[2])
+        _diagonal_and_own(face, stiff[6], near[6], fixed_row, dropped, weight, d_row, own_row)
+        r = (i + pad) * (n1 + 2) + j + 1
+        low = (i + j) % 2
+        split_row(stiff[6][1:], smoother, low, r, n2)
+        split_row(d_row, diagonal, low, r, n2)
+        split_row(own_row, own, low, r, n2)
+        split_row(weight[1], p1, low, r, n2)
+        split_row(weight[2], p2, low, r, n2)
+        if long0:
+            split_row(weight[0], p0, low, r, n2)
+        if store_faces:
+            split_row(face[3][1:], s1, low, r, n2)
+            split_row(face[5][1:], s2, low, r, n2)
             if long0:
-                _weights(face[i % 2], linear, weight[0])
-            if long1:
-                _weights(face[2 + j % 2], linear, weight[1])
-            if long2:
-                _weights_along(face[5], linear, weight[2])
-            _diagonal_and_own(face, stiff[6], near[6], fixed_row, dropped, weight, d_row, own_row)
-            r = (i + pad) * (n1 + 2) + j + 1
-            low = (i + j) % 2
-            split_row(stiff[6][1:], smoother, low, r, n2)
-            split_row(d_row, diagonal, low, r, n2)
-            split_row(own_row, own, low, r, n2)
-            split_row(weight[1], p1, low, r, n2)
-            split_row(weight[2], p2, low, r, n2)
-            if long0:
-                split_row(weight[0], p0, low, r, n2)
-            if store_faces:
-                split_row(face[3][1:], s1, low, r, n2)
-                split_row(face[5][1:], s2, low, r, n2)
-                if long0:
-                    split_row(face[1][1:], s0, low, r, n2)
-            if hidden == 0:
-                continue
-            _irregular(face, stiff, near, n2, ndim, score)
-            mark = irregular[i, j].view(np.uint8)
-            for k in range(n2):
-                mark[k] = np.uint8(score[k] > REGULAR)
-            for listed in range(_listed(mark, stiff[6][1:], index)):
-                k = index[listed]
-                at = ((i + j + k) % 2 * rows + r) * width + k // 2 + 1
-                cell_features(face, stiff, near, k + 1, ndim, phi_cell, cells)
-                place_cell[0, cells], place_cell[1, cells] = at, line * n2 + k
-                cells += 1
-                for axis in range(3):
-                    odd = (i if axis == 0 else j if axis == 1 else k) % 2
-                    out, back = 2 * axis + odd, 2 * axis + 1 - odd
-                    if weight[axis, k] > 0:
-                        prolongation_features(face, stiff, near, k + 1, out, back, ndim, phi_axis, couplings)
-                        place_axis[0, couplings], place_axis[1, couplings] = at, axis
-                        couplings += 1
-                if cells == _BATCH:
-                    _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer,
-                                   dropped, smoother_flat, own_flat, theta_flat)  # fmt: skip
-                    cells = 0
-                if couplings >= _BATCH:
-                    _correct_weights(phi_axis, place_axis, couplings, prolongation_net, axis_base, units, top,
-                                     answer, linear, own_flat, p0_flat, p1_flat, p2_flat)  # fmt: skip
-                    couplings = 0
-        _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer, dropped,
-                       smoother_flat, own_flat, theta_flat)  # fmt: skip
-        _correct_weights(phi_axis, place_axis, couplings, prolongation_net, axis_base, units, top, answer,
-                         linear, own_flat, p0_flat, p1_flat, p2_flat)  # fmt: skip
+                split_row(face[1][1:], s0, low, r, n2)
+        if hidden == 0:
+            continue
+        _irregular(face, stiff, near, n2, ndim, score)
+        mark = irregular[i, j].view(np.uint8)
+        for k in range(n2):
+            mark[k] = np.uint8(score[k] > REGULAR)
+        for listed in range(_listed(mark, stiff[6][1:], index)):
+            k = index[listed]
+            at = ((i + j + k) % 2 * rows + r) * width + k // 2 + 1
+            cell_features(face, stiff, near, k + 1, ndim, phi_cell, cells)
+            place_cell[0, cells], place_cell[1, cells] = at, line * n2 + k
+            cells += 1
+            for axis in range(3):
+                odd = (i if axis == 0 else j if axis == 1 else k) % 2
+                out, back = 2 * axis + odd, 2 * axis + 1 - odd
+                if weight[axis, k] > 0:
+                    prolongation_features(face, stiff, near, k + 1, out, back, ndim, phi_axis, couplings)
+                    place_axis[0, couplings], place_axis[1, couplings] = at, axis
+                    couplings += 1
+            if cells == _BATCH:
+                _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer,
+                               dropped, smoother_flat, own_flat, theta_flat)  # fmt: skip
+                cells = 0
+            if couplings >= _BATCH:
+                _correct_weights(phi_axis, place_axis, couplings, prolongation_net, axis_base, units, top,
+                                 answer, linear, own_flat, p0_flat, p1_flat, p2_flat)  # fmt: skip
+                couplings = 0
+    _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer, dropped,
+                   smoother_flat, own_flat, theta_flat)  # fmt: skip
+    _correct_weights(phi_axis, place_axis, couplings, prolongation_net, axis_base, units, top, answer,
+                     linear, own_flat, p0_flat, p1_flat, p2_flat)  # fmt: skip

@@ -80,7 +80,7 @@ def test_codes_count_open_faces():
     start = np.zeros(13, np.int32)
     start[1:] = 1
     code = np.empty(active.shape, np.uint8)
-    cell_codes.write_codes(active, start, np.array([2], np.int32), code, 2)
+    cell_codes.write_codes(active, start, np.array([2], np.int32), code, 0, 12)
     assert code[1, 1, 1] == 0
     assert code[0, 0, 0] == 128 + 3 and code[1, 1, 2] == 128 + 5 and code[1, 2, 2] == 128 + 6
     assert code[0, 0, 2] == 128 + 64 + 4
