@@ -304,6 +304,12 @@ def restrict(g, coarse, unit, begin, end, threads):
     _restrict_threads(g, coarse, unit, begin, end, max(1, min(threads, end - begin)))
 
 
+@njit(types.void(_RECORD, _INT, _INT, _INT), **OPTIONS)
+def join(g, natural, start, stop):
+    """x of lines start <= i * n1 + j < stop in natural order; see line_kernels."""
+    join_lines(g, natural, start, stop)
+
+
 @njit(parallel=True, **OPTIONS)
 def _prolong_threads(g, coarse, unit, natural, begin, end, parts):
     for q in prange(parts):

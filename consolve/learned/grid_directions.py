@@ -20,6 +20,7 @@ rounding of A p, |A| |p| eps, which on a fine grid is far larger than |r| eps, d
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import isfinite, sqrt
 
@@ -32,6 +33,7 @@ from consolve.learned.cycle_kernels import COLUMNS, OPTIONS
 from consolve.learned.hierarchy import Hierarchy
 from consolve.learned.layout import array_shape
 from consolve.learned.row_vectors import LANES, PRODUCTS
+from consolve.memory import require
 from consolve.pde.arrays import zeros
 
 SLOTS = 5
@@ -106,6 +108,7 @@ class GridDirections:
         self._runs, self._scale = np.empty((0, 4), np.int32), 1.0
         shape = array_shape(hierarchy.layout.shapes[0])
         self._shape = shape
+        require(4 * (SLOTS + 1) * math.prod(shape), "the vectors of an iteration in grid space")
         self._z = zeros((SLOTS, int(np.prod(shape))), np.float32)
         self._s = zeros(shape, np.float32)
         self._sums = np.zeros((threads, PRODUCTS * LANES // 2))

@@ -21,6 +21,7 @@ from consolve.learned.layout import COEFFICIENTS, VECTORS, Layout, array_shape, 
 from consolve.learned.line_threads import run_lines
 from consolve.learned.packing import pack, unit_of
 from consolve.learned.weights import LEVEL_CLASSES, Weights
+from consolve.memory import require
 from consolve.pde.arrays import zeros
 
 _NET_TENSORS = ("w1", "e", "w2", "b2", "v")
@@ -251,6 +252,7 @@ class Hierarchy:
     def __init__(self, builder: LevelBuilder, shape: tuple[int, ...], packed: bool, first: int = 0) -> None:
         self.builder, self.first = builder, first
         self.layout: Layout = make_layout(shape, packed)
+        require(4 * self.layout.size, f"the network on a grid of {' x '.join(map(str, shape))} cells")
         self.arena = zeros(self.layout.size, np.float32)
         self.records = self.layout.records(self.arena)
         tensors = builder.weights.tensors

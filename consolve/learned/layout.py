@@ -8,7 +8,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from consolve.learned.cycle_kernels import COLUMNS, OPTIONS
+from consolve.learned import line_kernels
+from consolve.learned.line_kernels import COLUMNS, OPTIONS
 from consolve.learned.row_vectors import LANES, row_width
 from consolve.learned.weights import COARSEST
 
@@ -72,6 +73,8 @@ def record_of(shape: tuple[int, int, int], packed: bool, arrays: dict[str, NDArr
     """The record of a level, by the columns of cycle_kernels; 0 for arrays that it does not have."""
     record = np.zeros(len(COLUMNS), np.int64)
     record[:_FIRST_ARRAY] = *shape, *array_shape(shape)[1:], packed
+    for name, kernel in line_kernels.compiled().items():
+        record[COLUMNS.index(name)] = kernel.address
     for name, array in arrays.items():
         record[COLUMNS.index(name)] = array.ctypes.data + array.itemsize
     return record

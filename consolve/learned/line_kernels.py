@@ -12,9 +12,17 @@ that are not active keep x = 0, so on a packed level (every open coefficient is 
 them.
 
 A level is described by one row of integers, its *record*: see the columns below.
+
+Each kernel is compiled once and called by its address, which stands in the record: Numba would else compile
+all of it again into each of its callers, and take ten times as long.
 """
 
-from numba import njit, types
+from __future__ import annotations
+
+from functools import cache
+
+from numba import cfunc, njit, types
+from numba.core.ccallback import CFunc
 
 from consolve.learned import row_vectors as rv
 from consolve.learned import vector_instructions as vi
@@ -31,23 +39,23 @@ COLUMNS = (
     "n0", "n1", "n2", "rows", "width", "packed",
     "x", "b", "residual", "smoother", "diagonal", "own", "prolong0", "prolong1", "prolong2",
     "face0", "face1", "face2", "relax", "moves", "s",
+    "sweep_lines", "restrict_lines", "join_lines", "prolong_lines", "product_lines", "advance_lines",
 )  # fmt: skip
-"""Of a record: sizes, whether the level is packed, and the address of cell [0, 0, 1] of each array."""
+"""Of a record: sizes, whether the level is packed, the address of cell [0, 0, 1] of each array, and that of
+each kernel."""
 (
     N0, N1, N2, ROWS, WIDTH, PACKED, X, B, T, SMOOTHER, DIAGONAL, OWN, P0, P1, P2, F0, F1, F2, WORDS, MOVES,
-    S,
+    S, SWEEP, RESTRICT, JOIN, PROLONG, PRODUCT, ADVANCE,
 ) = range(len(COLUMNS))  # fmt: skip
 
-_RECORD, _INT, _F32 = types.int64[::1], types.int64, types.float32
+_RECORD, _INT, _F32 = types.CPointer(types.int64), types.int64, types.float32
 
 
-@njit(types.void(_RECORD, _INT, _INT, _INT, _INT, _INT, _F32), **OPTIONS)
-def sweep_lines(g, i, low, high, c, mode, alpha):
+def _sweep_lines(g, i, low, high, c, mode, alpha):
     """A half-sweep of the cells of colour c on lines low <= j < high of layer i.
 
     Modes as in row_vectors: x_c += alpha w (b - A x)_c, and / or t_c = (b - A x)_c.
     """
-    vi.never_inlined()
     deep = g[N0] > 1
     line, layer, colour = 4 * g[WIDTH], 4 * g[WIDTH] * (g[N1] + 2), 4 * g[WIDTH] * g[ROWS]
     vectors = rv.vectors_of(g[N2])
@@ -89,13 +97,11 @@ def sweep_lines(g, i, low, high, c, mode, alpha):
                 )  # fmt: skip
 
 
-@njit(types.void(_RECORD, _RECORD, _F32, _INT, _INT, _INT, _INT), **OPTIONS)
-def restrict_lines(g, coarse, unit, ci, low, high, total):
+def _restrict_lines(g, coarse, unit, ci, low, high, total):
     """b_coarse = P^T t on coarse lines low <= J < high of coarse layer ci.
 
     ``total`` is the address of a row of the coarse level in natural order, for intermediate sums.
     """
-    vi.never_inlined()
     n0, n1 = g[N0], g[N1]
     deep = n0 > 1
     line, colour = 4 * g[WIDTH], 4 * g[WIDTH] * g[ROWS]
@@ -139,11 +145,9 @@ def restrict_lines(g, coarse, unit, ci, low, high, total):
         )
 
 
-@njit(types.void(_RECORD, _INT, _INT, _INT), **OPTIONS)
-def join_lines(g, natural, start, stop):
+def _join_lines(g, natural, start, stop):
     """x of lines start <= i * n1 + j < stop in natural order, at ``natural``: the address of cell [0, 1] of
     rows of natural_width(width) values."""
-    vi.never_inlined()
     vectors = rv.vectors_of(g[N2])
     for line in range(start, stop):
         i, j = line // g[N1], line % g[N1]
@@ -154,10 +158,8 @@ def join_lines(g, natural, start, stop):
         rv.join(target, at + swap * colour, at + (1 - swap) * colour, vectors)
 
 
-@njit(types.void(_RECORD, _RECORD, _F32, _INT, _INT, _INT, _INT), **OPTIONS)
-def prolong_lines(g, coarse, unit, natural, i, low, high):
+def _prolong_lines(g, coarse, unit, natural, i, low, high):
     """x += P x_coarse on lines low <= j < high of layer i; ``natural`` as join_lines has left it."""
-    vi.never_inlined()
     deep = g[N0] > 1
     line, colour = 4 * g[WIDTH], 4 * g[WIDTH] * g[ROWS]
     coarse_line = 4 * rv.natural_width(coarse[WIDTH])
@@ -191,10 +193,8 @@ def prolong_lines(g, coarse, unit, natural, i, low, high):
                 )
 
 
-@njit(types.void(_RECORD, _INT, _INT, _INT, _INT), **OPTIONS)
-def product_lines(g, i, low, high, sums):
+def _product_lines(g, i, low, high, sums):
     """w = A x (stored over the residual) on lines of layer i of a packed level, and its scalar products."""
-    vi.never_inlined()
     deep = g[N0] > 1
     line, layer, colour = 4 * g[WIDTH], 4 * g[WIDTH] * (g[N1] + 2), 4 * g[WIDTH] * g[ROWS]
     vectors = rv.vectors_of(g[N2])
@@ -215,10 +215,8 @@ def product_lines(g, i, low, high, sums):
                 )
 
 
-@njit(types.void(_RECORD, _INT, _INT, _INT, _F32, _F32), **OPTIONS)
-def advance_lines(g, i, low, high, alpha, beta):
+def _advance_lines(g, i, low, high, alpha, beta):
     """s = w + beta s, r -= alpha s on lines of layer i."""
-    vi.never_inlined()
     line, colour = 4 * g[WIDTH], 4 * g[WIDTH] * g[ROWS]
     vectors = rv.vectors_of(g[N2])
     for j in range(low, high):
@@ -226,3 +224,60 @@ def advance_lines(g, i, low, high, alpha, beta):
         for c in range(2):
             own = at + c * colour
             rv.advance(g[B] + own, g[S] + own, g[T] + own, alpha, beta, vectors)
+
+
+_SIGNATURES = {
+    "sweep_lines": types.void(_RECORD, _INT, _INT, _INT, _INT, _INT, _F32),
+    "restrict_lines": types.void(_RECORD, _RECORD, _F32, _INT, _INT, _INT, _INT),
+    "join_lines": types.void(_RECORD, _INT, _INT, _INT),
+    "prolong_lines": types.void(_RECORD, _RECORD, _F32, _INT, _INT, _INT, _INT),
+    "product_lines": types.void(_RECORD, _INT, _INT, _INT, _INT),
+    "advance_lines": types.void(_RECORD, _INT, _INT, _INT, _F32, _F32),
+}
+
+
+@cache
+def compiled() -> dict[str, CFunc]:
+    """The kernels by their names in a record, compiled."""
+    functions = {f.__name__[1:]: f for f in (
+        _sweep_lines, _restrict_lines, _join_lines, _prolong_lines, _product_lines, _advance_lines
+    )}  # fmt: skip
+    options = {"cache": True, "fastmath": OPTIONS["fastmath"], "error_model": OPTIONS["error_model"]}
+    return {name: cfunc(_SIGNATURES[name], **options)(f) for name, f in functions.items()}
+
+
+@njit(inline="always")
+def sweep_lines(g, i, low, high, c, mode, alpha):
+    _call_sweep(g[SWEEP], vi.address_of(g), i, low, high, c, mode, alpha)
+
+
+@njit(inline="always")
+def restrict_lines(g, coarse, unit, ci, low, high, total):
+    _call_transfer(g[RESTRICT], vi.address_of(g), vi.address_of(coarse), unit, ci, low, high, total)
+
+
+@njit(inline="always")
+def join_lines(g, natural, start, stop):
+    _call_join(g[JOIN], vi.address_of(g), natural, start, stop)
+
+
+@njit(inline="always")
+def prolong_lines(g, coarse, unit, natural, i, low, high):
+    _call_transfer(g[PROLONG], vi.address_of(g), vi.address_of(coarse), unit, natural, i, low, high)
+
+
+@njit(inline="always")
+def product_lines(g, i, low, high, sums):
+    _call_product(g[PRODUCT], vi.address_of(g), i, low, high, sums)
+
+
+@njit(inline="always")
+def advance_lines(g, i, low, high, alpha, beta):
+    _call_advance(g[ADVANCE], vi.address_of(g), i, low, high, alpha, beta)
+
+
+_call_sweep = vi.indirect_call("iiiiiif")
+_call_transfer = vi.indirect_call("iifiiii")
+_call_join = vi.indirect_call("iiii")
+_call_product = vi.indirect_call("iiiii")
+_call_advance = vi.indirect_call("iiiiff")

@@ -196,3 +196,18 @@ def never_inlined(typing_context):
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+def indirect_call(arguments: str) -> Any:
+    """Intrinsic call(address, arguments...) of a compiled function without result.
+
+    ``arguments`` has an i for each int64 (or address) and an f for each float32.
+    """
+    kinds = [{"i": types.int64, "f": types.float32}[a] for a in arguments]
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [{"i": INDEX, "f": FLOAT}[a] for a in arguments])
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+        return context.get_dummy_value()
+
+    return named_intrinsic(f"call_{arguments}", types.void(types.int64, *kinds), generate)
