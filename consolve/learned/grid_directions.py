@@ -60,23 +60,27 @@ def _iterate(records, units, alpha, inverse, update, a, beta, sums, threads):
 
 
 @njit(**OPTIONS)
-def _combine(z, coefficients):
-    first = z[0]
+def _scale(first, factor):
     for q in range(first.size):
-        first[q] *= coefficients[0]
-    for m in range(1, coefficients.size):
-        other, c = z[m], coefficients[m]
-        for q in range(first.size):
-            first[q] += c * other[q]
+        first[q] *= factor
+
+
+@njit(**OPTIONS)
+def _add(first, factor, other):
+    for q in range(first.size):
+        first[q] += factor * other[q]
 
 
 @njit(parallel=True, **OPTIONS)
-def _combine_threads(z, coefficients, threads):
-    """z[0] = sum of coefficients[m] z[m]; z is (slots, values) float32."""
-    n = z.shape[1]
+def _combine(z, factors, threads):
+    """z[0] = sum of factors[m] z[m]; z is a tuple of float32 arrays of one shape."""
+    n = z[0].size
     parts = max(threads, n // 16384)
     for q in prange(parts):
-        _combine(z[:, n * q // parts : n * (q + 1) // parts], coefficients)
+        low, high = n * q // parts, n * (q + 1) // parts
+        _scale(z[0].reshape(-1)[low:high], factors[0])
+        for m in range(1, factors.size):
+            _add(z[0].reshape(-1)[low:high], factors[m], z[m].reshape(-1)[low:high])
 
 
 @dataclass
@@ -108,8 +112,8 @@ class GridDirections:
         self._runs, self._scale = np.empty((0, 4), np.int32), 1.0
         shape = array_shape(hierarchy.layout.shapes[0])
         self._shape = shape
-        require(4 * (SLOTS + 1) * math.prod(shape), "the vectors of an iteration in grid space")
-        self._z = zeros((SLOTS, int(np.prod(shape))), np.float32)
+        require(4 * SLOTS * math.prod(shape), "the vectors of an iteration in grid space")
+        self._z = [hierarchy.array(0, "x")]
         self._s = zeros(shape, np.float32)
         self._sums = np.zeros((threads, PRODUCTS * LANES // 2))
         self._records = hierarchy.records.copy()
@@ -134,7 +138,7 @@ class GridDirections:
     @property
     def bytes(self) -> int:
         """Memory beside that of the hierarchy."""
-        return self._z.nbytes + self._s.nbytes
+        return len(self._z) * self._s.nbytes
 
     def begin(self, r: NDArray[np.float64], norm: float, down: float, up: float) -> None:
         """Start from a residual.
@@ -167,7 +171,9 @@ class GridDirections:
         if self._slot == SLOTS:
             self._fold(x)
         hierarchy, state = self.hierarchy, self._state
-        self._records[0, _X] = self._z.ctypes.data + self._z.strides[0] * self._slot + 4
+        if self._slot == len(self._z):
+            self._z.append(zeros(self._shape, np.float32))
+        self._records[0, _X] = self._z[self._slot].ctypes.data + 4
         update = int(state.count > 0)
         _iterate(
             self._records, hierarchy.units, hierarchy.alpha, hierarchy.inverse, update,
@@ -197,7 +203,7 @@ class GridDirections:
         """Empty the slots: x takes its part, and the first slot becomes p."""
         self.add_to(x)
         self._x[:] = 0
-        _combine_threads(self._z, self._p.astype(np.float32), self._threads)
+        _combine(tuple(self._z), self._p.astype(np.float32), self._threads)
         self._p[:] = 0
         self._p[0] = 1.0
         self._slot = 1
@@ -205,6 +211,6 @@ class GridDirections:
     def add_to(self, x: NDArray[np.float64]) -> None:
         """Add what the iteration has found since it began, but for what ``step`` has added."""
         n0, n1, _ = self.hierarchy.layout.shapes[0]
-        z = self._z.reshape(SLOTS, *self._shape)[: self._slot]
+        z = self._z + self._z[:1] * (SLOTS - len(self._z))  # as many as the kernel is compiled for
         weights = self._up * self._x[: self._slot]
-        vector_kernels.gather_combination(z, weights, self._runs, x, n0, n1, self._threads)
+        vector_kernels.gather_combination(tuple(z), weights, self._runs, x, n0, n1, self._threads)

@@ -97,7 +97,10 @@ def _add_runs(z, weights, runs, x, n0, n1, start, stop):
 
 @njit(parallel=True, **OPTIONS)
 def gather_combination(z, weights, runs, x, n0, n1, threads):
-    """x += sum of weights[q] z[q] at active cells; z is (q, 2, rows, width).  Bytes per entry: 4 q + 16."""
+    """x += sum of weights[q] z[q] at active cells; z is a tuple of colour-split arrays.
+
+    Bytes per entry: 4 q + 16.
+    """
     n = runs.shape[0]
     for q in prange(threads):
         _add_runs(z, weights, runs, x, n0, n1, n * q // threads, n * (q + 1) // threads)
