@@ -8,14 +8,12 @@ import numpy as np
 from numba import njit
 
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.vector_instructions import never_inlined
 
 ACTIVE, FIXED, FACES, NONE = np.uint8(128), np.uint8(64), np.uint8(7), np.uint8(0)
 
 
 @njit(**OPTIONS)
 def _add(row, other):
-    never_inlined()
     for k in range(row.size):
         row[k] = np.uint8(row[k] + other[k])
 
@@ -23,7 +21,6 @@ def _add(row, other):
 @njit(**OPTIONS)
 def _codes_of_line(active, i, j, row):
     """Codes of a line, without those of Dirichlet parts."""
-    never_inlined()
     n0, n1, n2 = active.shape
     own = active[i, j]
     row[:] = 0
@@ -57,7 +54,6 @@ def write_codes(active, start, place, code, first, end):
 def neighbour_codes(code, a, b, c, d, k, out):
     """Codes of the six neighbours of cell k (lower and upper by axis) and its own; True if any has a
     Dirichlet part."""
-    never_inlined()
     n = code.size
     out[0], out[1], out[2], out[3] = a[k], b[k], c[k], d[k]
     out[4] = code[k - 1] if k > 0 else NONE
@@ -70,7 +66,6 @@ def neighbour_codes(code, a, b, c, d, k, out):
 def key_of(codes, i, j, k):
     """A number for the codes around a cell without Dirichlet parts and for the sides on which its block
     lies."""
-    never_inlined()
     key = np.int64((i % 2) * 4 + (j % 2) * 2 + k % 2)
     for q in range(7):
         key = key * 8 + np.int64(codes[q] & FACES if codes[q] >= ACTIVE else FACES)

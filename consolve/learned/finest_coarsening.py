@@ -28,7 +28,6 @@ _BATCH = 512
 
 @njit(**OPTIONS)
 def _clear(row):
-    never_inlined()
     for k in range(row.size):
         row[k] = 0
 
@@ -36,7 +35,6 @@ def _clear(row):
 @njit(**OPTIONS)
 def _blocks_of_line(code, ci, cj, k0, k1, cells):
     """cells[(di * 2 + dj) * 2 + dk, ck] = 1 where that cell of block ck is active; 0 outside the grid."""
-    never_inlined()
     n0, n1, n2 = code.shape
     for di in range(2):
         for dj in range(2):
@@ -58,7 +56,6 @@ def _blocks_of_line(code, ci, cj, k0, k1, cells):
 @njit(**OPTIONS)
 def _count_links(cells, links):
     """links[axis, ck] = open faces inside block ck."""
-    never_inlined()
     for axis in range(3):
         step = 4 >> axis
         count = links[axis]
@@ -74,7 +71,6 @@ def _count_links(cells, links):
 def _count_crossings(here, there, step, total, one, both):
     """Open faces between blocks, and how many of them go on by one or by two open faces in a straight
     line."""
-    never_inlined()
     _clear(total)
     _clear(one)
     _clear(both)
@@ -93,7 +89,6 @@ def _count_crossings(here, there, step, total, one, both):
 @njit(**OPTIONS)
 def _sum_parts(start, place, part, theta, n0, n1, ci, cj, k0, k1, k2, drain, fixed):
     """drain and fixed = sums of the Dirichlet parts and of theta times them over each block of a line."""
-    never_inlined()
     _clear(drain)
     _clear(fixed)
     for i in range(ci * k0, min(n0, ci * k0 + k0)):
@@ -108,7 +103,6 @@ def _sum_parts(start, place, part, theta, n0, n1, ci, cj, k0, k1, k2, drain, fix
 def _features(total, one, both, lateral, beside, along, past, drain, drawn, columns, axes, phi, at):
     """The eight features of a coarse face, from the counts of its blocks and its columns; returns the largest
     of them."""
-    never_inlined()
     even, share = squash(np.float32(2)), _ONE / total
     series = total - one / 3 - both / 2  # a column's resistance is 1, 3/2 or 2
     left, right = lateral * share / axes, beside * share / axes
@@ -126,7 +120,6 @@ def _features(total, one, both, lateral, beside, along, past, drain, drawn, colu
 def _collect(axis, axes, columns, mark, mark_beyond, total, one, both, links, beyond, drain, drain_beyond,
              phi, place, count, offset):  # fmt: skip
     """Collect the irregular faces of a line; returns their number so far."""
-    never_inlined()
     other, third = (axis + 1) % 3, (axis + 2) % 3
     for k in range(total.size):
         if (mark[k] or mark_beyond[k]) and total[k] > 0:
@@ -175,7 +168,6 @@ def coarse_operator(code, start, place, part, theta, marked, ndim, gamma, net, f
     gamma, net
         Scalar and face perceptron of the level class.
     """
-    never_inlined()
     n0, n1, n2 = code.shape
     c0, c1, c2 = marked.shape
     k0, k1, k2 = (2 if n0 > 1 else 1), (2 if n1 > 1 else 1), (2 if n2 > 1 else 1)

@@ -46,7 +46,6 @@ def _line(volume, i, j, outside):
 def _irregular(own, a, b, c, d, regular, flags):
     """flags = 0 where a cell, its neighbours along the line and those in other lines have the code
     ``regular``; cells at the ends never have."""
-    never_inlined()
     n = own.size
     flags[0], flags[n - 1] = 1, 1
     for k in range(1, n - 1):
@@ -59,7 +58,6 @@ def _irregular(own, a, b, c, d, regular, flags):
 def _listed(flags, words, n, out):
     """Positions below n where flags is not 0; returns their number.  ``words`` are the same bytes, eight at a
     time."""
-    never_inlined()
     count = 0
     for w in range(words.size):
         if words[w] != 0:
@@ -72,7 +70,6 @@ def _listed(flags, words, n, out):
 @njit(**OPTIONS)
 def _place_parts(start, place, part, n0, n1, i, j, row, clear):
     """Write the Dirichlet parts of a line into a zeroed row, or zero them again."""
-    never_inlined()
     if 0 <= i < n0 and 0 <= j < n1:
         line = i * n1 + j
         for q in range(start[line], start[line + 1]):
@@ -82,7 +79,6 @@ def _place_parts(start, place, part, n0, n1, i, j, row, clear):
 @njit(**OPTIONS)
 def _diagonal(code, fixed, d, inverse, relaxed, keep):
     """Diagonal, its inverse (twice) and 1 where it is positive, of a line."""
-    never_inlined()
     for k in range(code.size):
         d[k] = np.float32(code[k] & FACES) + fixed[k]
     for k in range(code.size):
@@ -94,7 +90,6 @@ def _diagonal(code, fixed, d, inverse, relaxed, keep):
 @njit(**OPTIONS)
 def _weights_across(code, other, linear, weight):
     """linear where the face to the cells of another line is open, else 0."""
-    never_inlined()
     for k in range(code.size):
         weight[k] = linear * np.float32(np.uint8(np.uint8(code[k] & other[k]) >> np.uint8(7)))
 
@@ -102,7 +97,6 @@ def _weights_across(code, other, linear, weight):
 @njit(**OPTIONS)
 def _weights_along(code, linear, weight):
     """The same along the line: even cells look down, odd ones up."""
-    never_inlined()
     n = code.size
     weight[0], weight[n - 1] = _ZERO, _ZERO
     for h in range((n - 1) // 2):
@@ -113,7 +107,6 @@ def _weights_along(code, linear, weight):
 @njit(**OPTIONS)
 def _find(keys, key):
     """The slot that holds ``key``; else one that may take it: an empty one if there is any."""
-    never_inlined()
     first = (
         np.int64(np.uint64(key) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)) % (_SLOTS // _WAYS) * _WAYS
     )
@@ -129,7 +122,6 @@ def _find(keys, key):
 @njit(**OPTIONS)
 def _gather(codes, parts, k, ndim, face, stiff, near):
     """Faces, 1/d and Dirichlet shares around a cell, each (7, 1); returns how irregular it is."""
-    never_inlined()
     n = parts.shape[1]
     for q in range(7):
         fixed = _ZERO
@@ -195,7 +187,6 @@ def _correct_weights(phi, place, count, net, base, units, top, answer, linear, w
 @njit(**OPTIONS)
 def _own(keep, w0, w1, w2):
     """Own weight in place of the kept share."""
-    never_inlined()
     for k in range(keep.size):
         keep[k] = keep[k] - w0[k] - w1[k] - w2[k]
 
@@ -233,7 +224,6 @@ def level_kernels(
     relax, moves
         The arrays, uint32 (2, rows, width); see packing.
     """
-    never_inlined()
     n0, n1, n2 = code.shape
     c1 = marked.shape[1]
     k0, k1 = (2 if n0 > 1 else 1), (2 if n1 > 1 else 1)

@@ -76,7 +76,6 @@ def _tanh(x):
 @njit(**OPTIONS)
 def _add_rows(target, weight, rows, count):
     """target += sum of weight[f] rows[f] over f; eight rows at a time, for each needs to be loaded only."""
-    never_inlined()
     f = 0
     while f + 8 <= weight.size:
         a, b, c, d = weight[f], weight[f + 1], weight[f + 2], weight[f + 3]

@@ -106,7 +106,6 @@ def _row(volume, i, j, out, q):
 
     Indices instead of slices, whose reference counts cost more than the copy.
     """
-    never_inlined()
     n0, n1, n2 = volume.shape
     if 0 <= i < n0 and 0 <= j < n1:
         for k in range(n2):
@@ -119,7 +118,6 @@ def _row(volume, i, j, out, q):
 @njit(**OPTIONS)
 def _rows_around(volume, i, j, out):
     """The rows of the six neighbours (lower and upper by axis) of the cells of a row, and the row itself."""
-    never_inlined()
     n0, _, n2 = volume.shape
     if n0 > 1:
         _row(volume, i - 1, j, out, 0)
@@ -140,7 +138,6 @@ def _neighbourhood(f0, f1, f2, inverse, fixed, i, j, face, stiff, near):
 
     Entry k + 1 of each row belongs to cell k; what no cell has stays 0.
     """
-    never_inlined()
     n0, _, n2 = inverse.shape
     if n0 > 1:
         _row(f0, i - 1, j, face, 0)
@@ -161,7 +158,6 @@ def _irregular(face, stiff, near, n2, ndim, score):
 
     Where it vanishes all features of the cell do.  Plain loops over the row, so that they vectorise.
     """
-    never_inlined()
     d2 = np.float32(2 * ndim)
     inverse, share = stiff[6][1:], near[6][1:]
     for k in range(n2):
@@ -177,7 +173,6 @@ def _irregular(face, stiff, near, n2, ndim, score):
 def cell_features(face, stiff, near, k, ndim, phi, at):
     """Dirichlet share; unevenness of the faces; stiffness and Dirichlet share of the neighbours, of one
     cell."""
-    never_inlined()
     inverse = stiff[6, k]
     squares, stiffness, drained = _ZERO, _ZERO, _ZERO
     for q in range(6):
@@ -194,7 +189,6 @@ def cell_features(face, stiff, near, k, ndim, phi, at):
 def prolongation_features(face, stiff, near, k, out, back, ndim, phi, at):
     """Outward and inward coupling along one axis, Dirichlet shares, and both neighbours' stiffness, of one
     cell."""
-    never_inlined()
     d2, inverse = np.float32(2 * ndim), stiff[6, k]
     outward, inward = face[out, k], face[back, k]
     phi[0, at] = d2 * outward * inverse - _ONE
@@ -243,7 +237,6 @@ def _correct_weights(phi, place, count, net, base, units, top, answer, linear, o
 @njit(**OPTIONS)
 def split_row(row, split, low, r, n2):
     """Store a row in natural order as row r of both colours."""
-    never_inlined()
     even, odd = split[low, r][1:], split[1 - low, r][1:]
     for h in range(n2 // 2):
         even[h] = row[2 * h]
@@ -255,7 +248,6 @@ def split_row(row, split, low, r, n2):
 @njit(**OPTIONS)
 def _weights(outward, linear, weight):
     """linear where the outward face (a framed row) is open, else 0."""
-    never_inlined()
     face = outward[1:]
     for k in range(weight.size):
         weight[k] = linear if face[k] > 0 else _ZERO
@@ -264,7 +256,6 @@ def _weights(outward, linear, weight):
 @njit(**OPTIONS)
 def _weights_along(upper, linear, weight):
     """The same along the row: even cells look down, odd ones up."""
-    never_inlined()
     n = weight.size
     weight[0], weight[n - 1] = _ZERO, _ZERO
     face = upper[1:]
@@ -275,7 +266,6 @@ def _weights_along(upper, linear, weight):
 @njit(**OPTIONS)
 def _diagonal_and_own(face, inverse, share, fixed, dropped, weight, d, own):
     """Diagonal, and 1 - drop - sum of the weights (0 at empty cells), of the cells of a row."""
-    never_inlined()
     a, b, c, e, f, g = face[0][1:], face[1][1:], face[2][1:], face[3][1:], face[4][1:], face[5][1:]
     u, v, w = weight[0], weight[1], weight[2]
     inv, part = inverse[1:], share[1:]
@@ -289,7 +279,6 @@ def _diagonal_and_own(face, inverse, share, fixed, dropped, weight, d, own):
 @njit(**OPTIONS)
 def _listed(mark, inverse, out):
     """Positions of the marked cells that take part; returns their number."""
-    never_inlined()
     count = 0
     for k in range(mark.size):
         out[count] = k
