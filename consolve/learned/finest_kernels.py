@@ -15,7 +15,7 @@ from numba import njit
 
 from consolve.learned.cell_codes import ACTIVE, FACES, FIXED, NONE, key_of, neighbour_codes
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.packing import _pack_moves, _pack_moves_2d, _pack_relax
+from consolve.learned.packing import pack_moves, pack_moves_2d, pack_relax
 from consolve.learned.perceptron_kernels import (
     REGULAR,
     exponentials,
@@ -338,12 +338,12 @@ def level_kernels(
                 if place_cell[3, q] >= 0:
                     pending[place_cell[3, q]] = False
         for line in range(m):
-            _pack_relax(relaxed[line].view(np.uint32), diagonal[line].view(np.uint32), words)
+            pack_relax(relaxed[line].view(np.uint32), diagonal[line].view(np.uint32), words)
             split_row(words, relax, low_of[line], row_of[line], n2)
             w, own = weight[line], keep[line]
             _own(own, w[0], w[1], w[2])
             if n0 > 1:
-                _pack_moves(own, w[0], w[1], w[2], _ONE / unit, words)
+                pack_moves(own, w[0], w[1], w[2], _ONE / unit, words)
             else:
-                _pack_moves_2d(own, w[1], w[2], _ONE / unit, words)
+                pack_moves_2d(own, w[1], w[2], _ONE / unit, words)
             split_row(words, moves, low_of[line], row_of[line], n2)

@@ -39,7 +39,7 @@ def is_packable(fixed):
 
 
 @njit(**OPTIONS)
-def _pack_relax(smoother, diagonal, relax):
+def pack_relax(smoother, diagonal, relax):
     for q in range(relax.size):
         relax[q] = (smoother[q] & np.uint32(0xFFFF0000)) | (diagonal[q] >> np.uint32(16))
 
@@ -50,7 +50,7 @@ def _steps(weight, per_unit):
 
 
 @njit(**OPTIONS)
-def _pack_moves(own, p0, p1, p2, per_unit, moves):
+def pack_moves(own, p0, p1, p2, per_unit, moves):
     for q in range(moves.size):
         kept = own[q] + p1[q] + p2[q] + p0[q]
         word = np.uint32(np.int32(kept * np.float32(KEPT) + np.float32(0.5))) << np.uint32(21)
@@ -60,7 +60,7 @@ def _pack_moves(own, p0, p1, p2, per_unit, moves):
 
 
 @njit(**OPTIONS)
-def _pack_moves_2d(own, p1, p2, per_unit, moves):
+def pack_moves_2d(own, p1, p2, per_unit, moves):
     for q in range(moves.size):
         kept = own[q] + p1[q] + p2[q]
         word = np.uint32(np.int32(kept * np.float32(KEPT) + np.float32(0.5))) << np.uint32(21)
@@ -86,11 +86,11 @@ def pack(smoother, diagonal, own, p0, p1, p2, unit, relax, moves):
     parts = max(1, min(64, n // 65536))
     for q in prange(parts):
         low, high = n * q // parts, n * (q + 1) // parts
-        _pack_relax(a[low:high], b[low:high], g[low:high])
+        pack_relax(a[low:high], b[low:high], g[low:high])
         if d.size == n:
-            _pack_moves(c[low:high], d[low:high], e[low:high], f[low:high], per_unit, h[low:high])
+            pack_moves(c[low:high], d[low:high], e[low:high], f[low:high], per_unit, h[low:high])
         else:
-            _pack_moves_2d(c[low:high], e[low:high], f[low:high], per_unit, h[low:high])
+            pack_moves_2d(c[low:high], e[low:high], f[low:high], per_unit, h[low:high])
 
 
 def unpack(

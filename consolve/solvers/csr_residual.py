@@ -8,7 +8,6 @@ from numba import njit, prange
 
 from consolve.solvers.petsc import PETSc, csr_arrays
 
-
 _1, _2, _3, _4, _5, _6 = (np.uint64(n) for n in range(1, 7))
 _WHOLE = np.uint64(7)
 
