@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "scaling.json"
 DOCS = Path(__file__).parent.parent / "docs"
 SIZES = {2: (256, 512, 1024, 2048, 4096), 3: (32, 64, 128, 256, 320)}
 DOMAINS = ("spheres", "box", "free-surface")
-SOLVERS = ("cnn", "mg", "dcd", "dcd-mg", "hypre", "gamg", "cg", "fft")
+SOLVERS = ("cnn", "mg", "dcd", "dcd-mg", "grid", "hypre", "gamg", "cg", "fft")
 SEED = 7
 KEY = ("solver", "dim", "cells", "domain", "rhs", "rtol", "seed", "cores")
 Row = dict[str, Any]
@@ -113,7 +113,7 @@ def rows(chosen: argparse.Namespace, solvers: list[Solver], found: RowFile) -> I
                         "solver": solver.name, "dim": dim, "cells": n, "domain": domain, "rhs": chosen.rhs,
                         "rtol": chosen.rtol, "seed": chosen.seed, "cores": chosen.cores,
                     }  # fmt: skip
-                    if solver.direct and domain.removeprefix("closed-") != "box":
+                    if solver.own_task == "direct" and domain.removeprefix("closed-") != "box":
                         continue
                     if not chosen.again and found.find(**place) is not None:
                         continue

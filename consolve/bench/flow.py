@@ -58,8 +58,8 @@ def run_flow(
     unknowns = None
     for solver in solvers:
         on_start(solver.name)
-        if solver.direct:
-            row = {"solver": solver.name} | EMPTY_ROW | {"reason": "for an empty box only: a flow has bodies"}
+        if solver.own_task:
+            row = {"solver": solver.name} | EMPTY_ROW | {"reason": "takes single systems, not those of a flow"}
         elif solver.deflation:
             row = {"solver": solver.name} | EMPTY_ROW | {"reason": "deflated solvers are for single systems"}
         else:

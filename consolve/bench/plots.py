@@ -32,6 +32,7 @@ COLOURS = {
     "dcd": "#f2a541",
     "dcd-mg": "#b59bd9",
     "fft": "#111827",
+    "grid": "#0f766e",
     "dpcg": "#5c7f9c",
     "dpcg-ritz": "#a3b8c8",
     "dcdm": "#c2185b",

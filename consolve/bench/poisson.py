@@ -111,7 +111,7 @@ def run_poisson(
             on_result(results[-1])
             continue
         row, facts = run_solver(
-            task | {"task": "direct" if solver.direct else "poisson"},
+            task | {"task": solver.own_task or "poisson"},
             solver, problem.dim, problem.rtol, EMPTY_ROW, conditions, while_waiting,
         )  # fmt: skip
         versions = facts.get("versions", versions)
@@ -133,7 +133,7 @@ def system_bytes(problem: PoissonProblem, solver: Solver, cores: int) -> int:
     """
     cells, ranks = math.prod(problem.cells), 1 if solver.one_rank else cores
     whole = ranks * (operator_bytes(problem.cells) + 8 * cells)
-    if solver.direct:
+    if solver.own_task:
         return whole
     entries = 2 * problem.dim + 1
     return whole + int(LEAST_FLUID.get(problem.domain, 0.2) * cells) * (12 * entries + 4 + 16)

@@ -27,8 +27,9 @@ class Solver:
         PETSc options for a dimension and a number of ranks.
     one_rank
         It runs on one rank and uses a thread a core; all others run on one rank a core.
-    direct
-        Not a PETSc solver: the fast transform of :mod:`consolve.bench.direct`.
+    own_task
+        Not a PETSc solver: ``direct`` is the fast transform of :mod:`consolve.bench.direct`, ``grid``
+        :class:`consolve.GridSolver`.
     deflation
         Kind of the space of ``-pc_type deflation``, of :mod:`consolve.bench.deflation`; empty for none.
     """
@@ -37,7 +38,7 @@ class Solver:
     about: str
     options: Callable[[int, int], Options]
     one_rank: bool = False
-    direct: bool = False
+    own_task: str = ""
     deflation: str = ""
 
 
@@ -142,7 +143,10 @@ SOLVERS: dict[str, Solver] = {
         Solver("dpcg-ritz", "CG + diagonal, 16 Ritz vectors deflated", _dpcg, deflation="ritz"),
         Solver("dcdm", "deep conjugate directions as published", _dcdm, one_rank=True),
         Solver("dcdm-deep", "deep conjugate directions, deeper network", _dcdm_deep, one_rank=True),
-        Solver("fft", "direct cosine/sine transform, empty box only", _none, one_rank=True, direct=True),
+        Solver("grid", "GridSolver: as dcd, without a matrix", _none, one_rank=True, own_task="grid"),
+        Solver(
+            "fft", "direct cosine/sine transform, empty box only", _none, one_rank=True, own_task="direct"
+        ),
     )
 }
 

@@ -39,6 +39,7 @@ def main(task_path: str, result_path: str) -> int:
         run = {
             "poisson": poisson_task.poisson,
             "direct": poisson_task.direct,
+            "grid": poisson_task.grid,
             "flow": flow_task.flow,
             "systems": systems_task.systems,
         }[task["task"]]
