@@ -23,7 +23,8 @@ def _codes_of_line(active, i, j, row):
     """Codes of a line, without those of Dirichlet parts."""
     n0, n1, n2 = active.shape
     own = active[i, j]
-    row[:] = 0
+    for k in range(n2):
+        row[k] = 0
     if n2 > 1:
         _add(row[1:], own)
         _add(row[: n2 - 1], own[1:])

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.perceptron_kernels import REGULAR, exponentials, perceptron, value_at_zero
+from consolve.learned.perceptron_kernels import REGULAR, exponentials, floats, integers, perceptron
 from consolve.learned.weights import RANGE
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
@@ -35,11 +35,10 @@ def block_sums(
     for line in range(first, end):
         ci, cj = line // c1, line % c1
         link, drained, fixed = links[:, ci, cj], drain[ci, cj], coarse_dirichlet[ci, cj]
-        link[:] = 0
-        drained[:] = 0
-        fixed[:] = 0
         mark = coarse_irregular[ci, cj]
-        mark[:] = False
+        for ck in range(c2):
+            link[0, ck] = link[1, ck] = link[2, ck] = drained[ck] = fixed[ck] = 0
+            mark[ck] = False
         for i in range(ci * k0, min(n0, ci * k0 + k0)):
             for j in range(cj * k1, min(n1, cj * k1 + k1)):
                 for ck in range(c2):
@@ -76,16 +75,13 @@ def coarse_faces(f, links, drain, irregular, axis, ndim, blocks, gamma, net, coa
     columns = np.float32(k0 * k1 * k2 / 2)
     lateral_axes = max(1, ndim - 1)
     hidden = net[0].shape[0]
-    phi, index = np.empty((8, c2), np.float32), np.empty(c2, np.int64)
-    units, top = np.empty((max(hidden, 1), c2), np.float32), np.empty(c2, np.float32)
-    answer = np.empty((1, c2), np.float32)
-    base = np.zeros(1, np.float32)
-    if hidden > 0:
-        base = value_at_zero(net[0], net[1], net[2], net[3], net[4])
+    one, eight = np.int64(1), np.int64(8)
+    phi, index = floats(eight, c2), integers(one, c2)[0]
+    units, top, answer = floats(max(hidden, one), c2), floats(one, c2)[0], floats(one, c2)
     for line in range(first, end):
         ci, cj = line // c1, line % c1
         ni, nj = ci + e0, cj + e1
-        count = 0
+        count = np.int64(0)
         for ck in range(c2):
             nk = ck + e2
             coarse[ci, cj, ck] = 0
@@ -134,7 +130,7 @@ def coarse_faces(f, links, drain, irregular, axis, ndim, blocks, gamma, net, coa
                 index[count] = ck
                 count += 1
         if count > 0:
-            perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+            perceptron(phi[:, 0:], count, net[0], net[1], net[2], net[3], net[4], net[5], units, top, answer)
             exponentials(answer[0], np.float32(RANGE), count)
             for m in range(count):
                 coarse[ci, cj, index[m]] *= answer[0, m]

@@ -12,11 +12,11 @@ from consolve.learned.coarsen_kernels import squash
 from consolve.learned.cycle_kernels import OPTIONS
 from consolve.learned.perceptron_kernels import (
     REGULAR,
+    bytes_,
     exponentials,
     floats,
     integers,
     perceptron,
-    value_at_zero,
 )
 from consolve.learned.vector_instructions import never_inlined
 from consolve.learned.weights import RANGE
@@ -137,12 +137,12 @@ def _collect(axis, axes, columns, mark, mark_beyond, total, one, both, links, be
 
 
 @njit(**OPTIONS)
-def _correct_faces(phi, place, count, net, base, units, top, answer, f0, f1, f2):
+def _correct_faces(phi, place, count, net, units, top, answer, f0, f1, f2):
     """Multiply the collected faces by what the perceptron says of them."""
     never_inlined()
     for first in range(0, count, _BATCH):
         m = min(_BATCH, count - first)
-        perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+        perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], net[5], units, top, answer)
         factor = answer[0]
         exponentials(factor, np.float32(RANGE), m)
         for q in range(m):
@@ -174,17 +174,15 @@ def coarse_operator(code, start, place, part, theta, marked, ndim, gamma, net, f
     columns = np.float32(k0 * k1 * k2 / 2)
     lateral_axes = np.float32(max(1, ndim - 1))
     hidden = net[0].shape[0]
-    here, there = np.zeros((8, c2), np.uint8), np.zeros((8, c2), np.uint8)
-    links, beyond = np.zeros((3, c2), np.uint8), np.zeros((3, c2), np.uint8)
-    total, one, both = np.zeros(c2, np.uint8), np.zeros(c2, np.uint8), np.zeros(c2, np.uint8)
-    drain, drain_beyond, unused = floats(1, c2 + 1)[0], floats(1, c2 + 1)[0], floats(1, c2)[0]
-    most = _BATCH + 3 * c2
-    phi, where = floats(8, most), integers(2, most)
-    units, top, answer = floats(max(hidden, 1), _BATCH), floats(1, _BATCH)[0], floats(1, _BATCH)
-    base, count = floats(1, 1)[0], 0
+    one_row, two, eight, size = np.int64(1), np.int64(2), np.int64(8), np.int64(_BATCH)
+    here, there = bytes_(8 * c2).reshape(8, c2), bytes_(8 * c2).reshape(8, c2)
+    links, beyond = bytes_(3 * c2).reshape(3, c2), bytes_(3 * c2).reshape(3, c2)
+    total, one, both = bytes_(c2), bytes_(c2), bytes_(c2)
+    drain, drain_beyond = floats(one_row, c2 + 1)[0], floats(one_row, c2 + 1)[0]
+    unused, most = floats(one_row, c2)[0], _BATCH + 3 * c2
+    phi, where, count = floats(eight, most), integers(two, most), np.int64(0)
+    units, top, answer = floats(max(hidden, one_row), size), floats(one_row, size)[0], floats(one_row, size)
     flat0, flat1, flat2 = faces0.reshape(-1), faces1.reshape(-1), faces2.reshape(-1)
-    if hidden > 0:
-        base = value_at_zero(net[0], net[1], net[2], net[3], net[4])
     for line in range(first, end):
         ci, cj = line // c1, line % c1
         _blocks_of_line(code, ci, cj, k0, k1, here)
@@ -201,7 +199,7 @@ def coarse_operator(code, start, place, part, theta, marked, ndim, gamma, net, f
             n = c2 - shift
             if axis < 2:
                 _blocks_of_line(code, ni, nj, k0, k1, there)
-                _count_crossings(here, there, step, total, one, both)
+                _count_crossings(here, there[:, 0:], step, total, one, both)
             else:
                 _count_crossings(here, here[:, 1:], step, total, one, both)
             for k in range(n):
@@ -213,12 +211,12 @@ def coarse_operator(code, start, place, part, theta, marked, ndim, gamma, net, f
             if axis < 2:
                 _count_links(there, beyond)
                 _sum_parts(start, place, part, theta, n0, n1, ni, nj, k0, k1, k2, drain_beyond[:c2], unused)
-                links_beyond, fixed_beyond = beyond, drain_beyond[:n]
+                links_beyond, fixed_beyond = beyond[:, 0:], drain_beyond[:n]
             else:
                 links_beyond, fixed_beyond = links[:, 1:], drain[1:]
             count = _collect(axis, lateral_axes, columns, marked[ci, cj], marked[ni, nj][shift:], total[:n],
                              one, both, links, links_beyond, drain, fixed_beyond, phi, where, count,
                              line * c2)  # fmt: skip
         if count >= _BATCH or line == end - 1:
-            _correct_faces(phi, where, count, net, base, units, top, answer, flat0, flat1, flat2)
-            count = 0
+            _correct_faces(phi, where, count, net, units, top, answer, flat0, flat1, flat2)
+            count = np.int64(0)

@@ -18,11 +18,11 @@ from consolve.learned.cycle_kernels import OPTIONS
 from consolve.learned.packing import pack_moves, pack_moves_2d, pack_relax
 from consolve.learned.perceptron_kernels import (
     REGULAR,
+    bytes_,
     exponentials,
     floats,
     integers,
     perceptron,
-    value_at_zero,
 )
 from consolve.learned.setup_kernels import MOST_DROPPED, cell_features, prolongation_features, split_row
 from consolve.learned.vector_instructions import never_inlined
@@ -68,12 +68,12 @@ def _listed(flags, words, n, out):
 
 
 @njit(**OPTIONS)
-def _place_parts(start, place, part, n0, n1, i, j, row, clear):
-    """Write the Dirichlet parts of a line into a zeroed row, or zero them again."""
+def _place_parts(start, place, part, n0, n1, i, j, row, share):
+    """Write ``share`` (1 or 0) of the Dirichlet parts of a line into a row that is zero elsewhere."""
     if 0 <= i < n0 and 0 <= j < n1:
         line = i * n1 + j
         for q in range(start[line], start[line + 1]):
-            row[place[q]] = _ZERO if clear else part[q]
+            row[place[q]] = share * part[q]
 
 
 @njit(**OPTIONS)
@@ -140,7 +140,7 @@ def _gather(codes, parts, k, ndim, face, stiff, near):
 
 
 @njit(**OPTIONS)
-def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, relaxed, keep, theta, factor):
+def _correct_cells(phi, place, count, net, units, top, answer, dropped, relaxed, keep, theta, factor):
     """Apply the cell perceptron to the collected cells: omega / d, kept share, theta.
 
     ``place`` holds line and k of each cell, its entry in the list of Dirichlet parts (or -1) and in the table
@@ -149,7 +149,7 @@ def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, re
     never_inlined()
     for first in range(0, count, _BATCH):
         m = min(_BATCH, count - first)
-        perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+        perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], net[5], units, top, answer)
         exponentials(answer[0], np.float32(OMEGA_RANGE), m)
         exponentials(answer[1], np.float32(RANGE), m)
         exponentials(answer[2], np.float32(RANGE), m)
@@ -168,13 +168,13 @@ def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, re
 
 
 @njit(**OPTIONS)
-def _correct_weights(phi, place, count, net, base, units, top, answer, linear, weight, known):
+def _correct_weights(phi, place, count, net, units, top, answer, linear, weight, known):
     """Apply the prolongation perceptron to the collected couplings; ``place`` holds line, k, axis, and entry
     in the table (or -1)."""
     never_inlined()
     for first in range(0, count, _BATCH):
         m = min(_BATCH, count - first)
-        perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+        perceptron(phi[:, first:], m, net[0], net[1], net[2], net[3], net[4], net[5], units, top, answer)
         exponentials(answer[0], np.float32(RANGE), m)
         for q in range(m):
             axis, slot = place[2, first + q], place[3, first + q]
@@ -189,12 +189,6 @@ def _own(keep, w0, w1, w2):
     """Own weight in place of the kept share."""
     for k in range(keep.size):
         keep[k] = keep[k] - w0[k] - w1[k] - w2[k]
-
-
-@njit(**OPTIONS)
-def _value_at_zero(net):
-    never_inlined()
-    return value_at_zero(net[0], net[1], net[2], net[3], net[4])
 
 
 @njit(**OPTIONS)
@@ -231,30 +225,30 @@ def level_kernels(
     hidden = cell_net[0].shape[0]
     regular = np.uint8(ACTIVE + np.uint8(2 * ndim))
     group = max(1, _GROUP_CELLS // (k0 * k1 * n2))
-    most = group * k0 * k1
-    flags, codes = np.zeros((n2 + 7) // 8 * 8, np.uint8), np.zeros(7, np.uint8)
-    outside, words = np.zeros(n2, np.uint8), np.empty(n2, np.uint32)
-    row_of, low_of = integers(1, most)[0], integers(1, most)[0]
-    entry_of, index = integers(1, n2)[0], integers(1, n2 + 1)[0]
-    parts, inverse = floats(5, n2), floats(1, n2)[0]
+    most, padded = group * k0 * k1, (n2 + 7) // 8 * 8
+    one, three, four, five, seven = np.int64(1), np.int64(3), np.int64(4), np.int64(5), np.int64(7)
+    size, slots, first_cell = np.int64(_BATCH), np.int64(_SLOTS), np.int64(0)
+    none = np.int64(-1)
+    flags, codes, outside, pending = bytes_(padded), bytes_(seven), bytes_(n2), bytes_(slots)
+    words = integers(one, padded)[0].view(np.uint32)[:n2]
+    row_of, low_of, entry_of = integers(one, most)[0], integers(one, most)[0], integers(one, n2)[0]
+    index, parts, inverse = integers(one, n2 + 1)[0], floats(five, n2), floats(one, n2)[0]
     diagonal, relaxed, keep = floats(most, n2), floats(most, n2), floats(most, n2)
     weight = floats(3 * most, n2).reshape(most, 3, n2)
-    face, stiff, near = floats(7, 1), floats(7, 1), floats(7, 1)
-    phi_cell, place_cell = floats(4, most * n2), integers(4, most * n2)
-    phi_axis, place_axis = floats(7, 3 * most * n2), integers(4, 3 * most * n2)
-    units, top, answer = floats(max(hidden, 1), _BATCH), floats(1, _BATCH)[0], floats(3, _BATCH)
-    keys, factor, known = integers(1, _SLOTS)[0], floats(1, _SLOTS)[0], floats(_SLOTS, 3)
-    keys[:] = -1
-    pending = np.zeros(_SLOTS, np.bool_)
-    cell_base, axis_base = floats(1, 3)[0], floats(1, 1)[0]
-    if hidden > 0:
-        cell_base, axis_base = _value_at_zero(cell_net), _value_at_zero(prolongation_net)
+    face, stiff, near = floats(seven, one), floats(seven, one), floats(seven, one)
+    phi_cell, place_cell = floats(four, most * n2), integers(four, most * n2)
+    phi_axis, place_axis = floats(seven, 3 * most * n2), integers(four, 3 * most * n2)
+    units, top, answer = floats(max(hidden, one), size), floats(one, size)[0], floats(three, size)
+    keys, factor, known = integers(one, slots)[0], floats(one, slots)[0], floats(slots, three)
+    for entry in range(slots):
+        keys[entry] = -1
     for c_group in range(c_first, c_end, group):
-        m, cells, couplings = 0, 0, 0
+        m, cells, couplings = np.int64(0), np.int64(0), np.int64(0)
         for coarse_line in range(c_group, min(c_end, c_group + group)):
             ci, cj = coarse_line // c1, coarse_line % c1
             mark = marked[ci, cj]
-            mark[:] = hidden == 0
+            for ck in range(mark.size):
+                mark[ck] = hidden == 0
             for i in range(ci * k0, min(n0, ci * k0 + k0)):
                 for j in range(cj * k1, min(n1, cj * k1 + k1)):
                     line = i * n1 + j
@@ -263,7 +257,7 @@ def level_kernels(
                     a = _line(code, i - 1, j, outside) if ndim == 3 else own_code
                     b = _line(code, i + 1, j, outside) if ndim == 3 else own_code
                     c, d = _line(code, i, j - 1, outside), _line(code, i, j + 1, outside)
-                    _place_parts(start, place, part, n0, n1, i, j, parts[4], False)
+                    _place_parts(start, place, part, n0, n1, i, j, parts[4], _ONE)
                     _diagonal(own_code, parts[4], diagonal[m], inverse, relaxed[m], keep[m])
                     for q in range(start[line], start[line + 1]):
                         k = place[q]
@@ -281,7 +275,7 @@ def level_kernels(
                         for q in range(4):
                             _place_parts(
                                 start, place, part, n0, n1, i + (q == 1) - (q == 0),
-                                j + (q == 3) - (q == 2), parts[q], False,
+                                j + (q == 3) - (q == 2), parts[q], _ONE,
                             )  # fmt: skip
                         _irregular(own_code, a, b, c, d, regular, flags[:n2])
                         count = _listed(flags, flags.view(np.uint64), n2, index)
@@ -293,23 +287,23 @@ def level_kernels(
                         fixed = neighbour_codes(own_code, a, b, c, d, k, codes)
                         if ndim == 2:
                             codes[0] = codes[1] = NONE
-                        slot = np.int64(-1)
+                        slot = none
                         if not fixed:
                             key = key_of(codes, i, j, k)
                             slot = _find(keys, key)
-                            if keys[slot] == key and not pending[slot]:
+                            if keys[slot] == key and pending[slot] == 0:
                                 relaxed[m, k] = inverse[k] * factor[slot]
                                 for axis in range(3):
                                     weight[m, axis, k] = known[slot, axis]
                                 continue
-                            if pending[slot]:
-                                slot = -1
+                            if pending[slot] != 0:
+                                slot = none
                         if _gather(codes, parts, k, ndim, face, stiff, near) <= REGULAR:
                             continue
                         if slot >= 0:
-                            keys[slot], pending[slot] = key, True
+                            keys[slot], pending[slot] = key, np.uint8(1)
                             known[slot, 0], known[slot, 1], known[slot, 2] = _ZERO, _ZERO, _ZERO
-                        cell_features(face, stiff, near, 0, ndim, phi_cell, cells)
+                        cell_features(face, stiff, near, first_cell, ndim, phi_cell, cells)
                         place_cell[0, cells], place_cell[1, cells], place_cell[3, cells] = m, k, slot
                         place_cell[2, cells] = entry_of[k] if own_code[k] & FIXED else -1
                         cells += 1
@@ -318,7 +312,7 @@ def level_kernels(
                             if weight[m, axis, k] > 0:
                                 out, back = 2 * axis + odd, 2 * axis + 1 - odd
                                 prolongation_features(
-                                    face, stiff, near, 0, out, back, ndim, phi_axis, couplings
+                                    face, stiff, near, first_cell, out, back, ndim, phi_axis, couplings
                                 )
                                 place_axis[0, couplings], place_axis[1, couplings] = m, k
                                 place_axis[2, couplings], place_axis[3, couplings] = axis, slot
@@ -326,17 +320,17 @@ def level_kernels(
                     for q in range(5):
                         _place_parts(
                             start, place, part, n0, n1, i + (q == 1) - (q == 0), j + (q == 3) - (q == 2),
-                            parts[q], True,
+                            parts[q], _ZERO,
                         )  # fmt: skip
                     m += 1
         if cells > 0:
-            _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer, dropped,
+            _correct_cells(phi_cell, place_cell, cells, cell_net, units, top, answer, dropped,
                            relaxed, keep, theta, factor)  # fmt: skip
-            _correct_weights(phi_axis, place_axis, couplings, prolongation_net, axis_base, units, top, answer,
+            _correct_weights(phi_axis, place_axis, couplings, prolongation_net, units, top, answer,
                              linear, weight, known)  # fmt: skip
             for q in range(cells):
                 if place_cell[3, q] >= 0:
-                    pending[place_cell[3, q]] = False
+                    pending[place_cell[3, q]] = np.uint8(0)
         for line in range(m):
             pack_relax(relaxed[line].view(np.uint32), diagonal[line].view(np.uint32), words)
             split_row(words, relax, low_of[line], row_of[line], n2)

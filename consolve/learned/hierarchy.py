@@ -20,6 +20,7 @@ from consolve.learned.coarsest import pseudo_inverse
 from consolve.learned.layout import COEFFICIENTS, VECTORS, Layout, array_shape, make_layout
 from consolve.learned.line_threads import run_lines
 from consolve.learned.packing import pack, unit_of
+from consolve.learned.perceptron_kernels import value_at_zero
 from consolve.learned.weights import LEVEL_CLASSES, Weights
 from consolve.memory import require
 from consolve.pde.arrays import zeros
@@ -77,7 +78,7 @@ def level_networks(weights: Weights) -> list[Nets]:
             else:
                 matrix, vector = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
                 parts = [matrix, vector, matrix, vector, np.zeros((outputs, 0), np.float32)]
-            nets[name] = tuple(parts)
+            nets[name] = (*parts, value_at_zero(*parts))
         classes.append(nets)
     return classes
 

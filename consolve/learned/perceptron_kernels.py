@@ -2,8 +2,11 @@
 
     g(phi) = tanh(V (h(phi) - h(0))),    h(phi) = relu(W2 relu(W1 phi + e) + b2)
 
-The weights of one level class come as a tuple (w1, e, w2, b2, v), e of shape (hidden,); hidden = 0 switches
-a perceptron off.
+The weights of one level class come as a tuple (w1, e, w2, b2, v, V h(0)), e of shape (hidden,); hidden = 0
+switches a perceptron off.
+
+Numba compiles a function again for each type of its arguments, and an integer that is written in a call is a
+type of its own: so kernels give each other sizes as int64, and collected features as slices.
 """
 
 import numpy as np
@@ -29,6 +32,13 @@ def integers(rows, n):
     """Zeros (rows, n), int64."""
     never_inlined()
     return np.zeros((rows, n), np.int64)
+
+
+@njit(**OPTIONS)
+def bytes_(n):
+    """Zeros (n,), uint8."""
+    never_inlined()
+    return np.zeros(n, np.uint8)
 
 
 @njit(**OPTIONS)
@@ -111,7 +121,7 @@ def perceptron(phi, count, w1, e, w2, b2, v, base, hidden, top, out):
     for a in range(w2.shape[0]):
         for q in range(count):
             top[q] = b2[a]
-        _add_rows(top, w2[a], hidden, count)
+        _add_rows(top, w2[a], hidden[:, 0:], count)
         for q in range(count):
             top[q] = max(top[q], _ZERO)
         for o in range(v.shape[0]):
@@ -124,15 +134,6 @@ def perceptron(phi, count, w1, e, w2, b2, v, base, hidden, top, out):
             oo[q] = _tanh(oo[q])
 
 
-@njit(**OPTIONS)
 def value_at_zero(w1, e, w2, b2, v):
     """V h(0)."""
-    never_inlined()
-    out = np.zeros(v.shape[0], np.float32)
-    for a in range(w2.shape[0]):
-        top = b2[a]
-        for c in range(w2.shape[1]):
-            top += w2[a, c] * max(e[c], _ZERO)
-        for o in range(v.shape[0]):
-            out[o] += v[o, a] * max(top, _ZERO)
-    return out
+    return v @ np.maximum(w2 @ np.maximum(e, _ZERO) + b2, _ZERO)

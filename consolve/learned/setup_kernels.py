@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.perceptron_kernels import REGULAR, exponentials, perceptron, value_at_zero
+from consolve.learned.perceptron_kernels import REGULAR, exponentials, floats, integers, perceptron
 from consolve.learned.vector_instructions import never_inlined
 from consolve.learned.weights import OMEGA_RANGE, RANGE
 
@@ -120,15 +120,15 @@ def _rows_around(volume, i, j, out):
     """The rows of the six neighbours (lower and upper by axis) of the cells of a row, and the row itself."""
     n0, _, n2 = volume.shape
     if n0 > 1:
-        _row(volume, i - 1, j, out, 0)
-        _row(volume, i + 1, j, out, 1)
-    _row(volume, i, j - 1, out, 2)
-    _row(volume, i, j + 1, out, 3)
+        _row(volume, i - 1, j, out, np.int64(0))
+        _row(volume, i + 1, j, out, np.int64(1))
+    _row(volume, i, j - 1, out, np.int64(2))
+    _row(volume, i, j + 1, out, np.int64(3))
     for k in range(n2 - 1):
         out[4, k + 2] = volume[i, j, k]
     for k in range(n2 - 1):
         out[5, k + 1] = volume[i, j, k + 1]
-    _row(volume, i, j, out, 6)
+    _row(volume, i, j, out, np.int64(6))
 
 
 @njit(**OPTIONS)
@@ -140,13 +140,13 @@ def _neighbourhood(f0, f1, f2, inverse, fixed, i, j, face, stiff, near):
     """
     n0, _, n2 = inverse.shape
     if n0 > 1:
-        _row(f0, i - 1, j, face, 0)
-        _row(f0, i, j, face, 1)
-    _row(f1, i, j - 1, face, 2)
-    _row(f1, i, j, face, 3)
+        _row(f0, i - 1, j, face, np.int64(0))
+        _row(f0, i, j, face, np.int64(1))
+    _row(f1, i, j - 1, face, np.int64(2))
+    _row(f1, i, j, face, np.int64(3))
     for k in range(n2):
         face[4, k + 2] = f2[i, j, k]
-    _row(f2, i, j, face, 5)
+    _row(f2, i, j, face, np.int64(5))
     _rows_around(inverse, i, j, stiff)
     _rows_around(fixed, i, j, near)
 
@@ -201,10 +201,10 @@ def prolongation_features(face, stiff, near, k, out, back, ndim, phi, at):
 
 
 @njit(**OPTIONS)
-def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, smoother, own, theta):
+def _correct_cells(phi, place, count, net, units, top, answer, dropped, smoother, own, theta):
     """Apply the cell perceptron to ``count`` collected cells: smoother, own weight, theta."""
     never_inlined()
-    perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+    perceptron(phi[:, 0:], count, net[0], net[1], net[2], net[3], net[4], net[5], units, top, answer)
     exponentials(answer[0], np.float32(OMEGA_RANGE), count)
     exponentials(answer[1], np.float32(RANGE), count)
     exponentials(answer[2], np.float32(RANGE), count)
@@ -217,10 +217,10 @@ def _correct_cells(phi, place, count, net, base, units, top, answer, dropped, sm
 
 
 @njit(**OPTIONS)
-def _correct_weights(phi, place, count, net, base, units, top, answer, linear, own, p0, p1, p2):
+def _correct_weights(phi, place, count, net, units, top, answer, linear, own, p0, p1, p2):
     """Apply the prolongation perceptron to ``count`` collected couplings: weight of the axis, own weight."""
     never_inlined()
-    perceptron(phi, count, net[0], net[1], net[2], net[3], net[4], base, units, top, answer)
+    perceptron(phi[:, 0:], count, net[0], net[1], net[2], net[3], net[4], net[5], units, top, answer)
     exponentials(answer[0], np.float32(RANGE), count)
     for q in range(count):
         at, axis = place[0, q], place[1, q]
@@ -306,26 +306,15 @@ def level_kernels(
     smoother_flat, own_flat, theta_flat = smoother.reshape(-1), own.reshape(-1), theta.reshape(-1)
     p0_flat, p1_flat, p2_flat = p0.reshape(-1), p1.reshape(-1), p2.reshape(-1)
     long0, long1, long2 = n0 > 1, n1 > 1, n2 > 1
-    face = np.zeros((6, n2 + 3), np.float32)
-    stiff, near = np.zeros((7, n2 + 2), np.float32), np.zeros((7, n2 + 2), np.float32)
-    score, weight = np.empty(n2, np.float32), np.zeros((3, n2), np.float32)
-    index = np.empty(n2 + 1, np.int64)
-    d_row, own_row = np.empty(n2, np.float32), np.empty(n2, np.float32)
-    units, top = np.empty((max(hidden, 1), _BATCH + 3), np.float32), np.empty(_BATCH + 3, np.float32)
-    answer = np.empty((3, _BATCH + 3), np.float32)
-    phi_cell, place_cell = np.empty((4, _BATCH), np.float32), np.empty((2, _BATCH), np.int64)
-    phi_axis, place_axis = np.empty((7, _BATCH + 3), np.float32), np.empty((2, _BATCH + 3), np.int64)
-    cells, couplings = 0, 0
-    cell_base, axis_base = np.zeros(3, np.float32), np.zeros(1, np.float32)
-    if hidden > 0:
-        cell_base = value_at_zero(cell_net[0], cell_net[1], cell_net[2], cell_net[3], cell_net[4])
-        axis_base = value_at_zero(
-            prolongation_net[0],
-            prolongation_net[1],
-            prolongation_net[2],
-            prolongation_net[3],
-            prolongation_net[4],
-        )
+    one, two, three, four, size = np.int64(1), np.int64(2), np.int64(3), np.int64(4), np.int64(_BATCH + 3)
+    six, seven = np.int64(6), np.int64(7)
+    face, stiff, near = floats(six, n2 + 3), floats(seven, n2 + 2), floats(seven, n2 + 2)
+    score, weight, index = floats(one, n2)[0], floats(three, n2), integers(one, n2 + 1)[0]
+    d_row, own_row = floats(one, n2)[0], floats(one, n2)[0]
+    units, top, answer = floats(max(hidden, one), size), floats(one, size)[0], floats(three, size)
+    phi_cell, place_cell = floats(four, size), integers(two, size)
+    phi_axis, place_axis = floats(seven, size), integers(two, size)
+    cells, couplings = np.int64(0), np.int64(0)
     for line in range(first, end):
         i, j = line // n1, line % n1
         _neighbourhood(f0, f1, f2, inverse, fixed, i, j, face, stiff, near)
@@ -373,14 +362,14 @@ def level_kernels(
                     place_axis[0, couplings], place_axis[1, couplings] = at, axis
                     couplings += 1
             if cells == _BATCH:
-                _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer,
+                _correct_cells(phi_cell, place_cell, cells, cell_net, units, top, answer,
                                dropped, smoother_flat, own_flat, theta_flat)  # fmt: skip
-                cells = 0
+                cells = np.int64(0)
             if couplings >= _BATCH:
-                _correct_weights(phi_axis, place_axis, couplings, prolongation_net, axis_base, units, top,
+                _correct_weights(phi_axis, place_axis, couplings, prolongation_net, units, top,
                                  answer, linear, own_flat, p0_flat, p1_flat, p2_flat)  # fmt: skip
-                couplings = 0
-    _correct_cells(phi_cell, place_cell, cells, cell_net, cell_base, units, top, answer, dropped,
+                couplings = np.int64(0)
+    _correct_cells(phi_cell, place_cell, cells, cell_net, units, top, answer, dropped,
                    smoother_flat, own_flat, theta_flat)  # fmt: skip
-    _correct_weights(phi_axis, place_axis, couplings, prolongation_net, axis_base, units, top, answer,
+    _correct_weights(phi_axis, place_axis, couplings, prolongation_net, units, top, answer,
                      linear, own_flat, p0_flat, p1_flat, p2_flat)  # fmt: skip

@@ -1,26 +1,28 @@
 """Numba kernels between a caller's vectors and the colour-split arrays of the finest level."""
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
+from numpy.typing import NDArray
 
 from consolve.learned.cycle_kernels import OPTIONS
+from consolve.learned.line_threads import run_lines
 
 
 @njit(**OPTIONS)
-def _absolute_sum(r):
-    s = 0.0
-    for i in range(r.size):
-        s += abs(r[i])
-    return s
+def _absolute_sums(r, parts, total, first, end):
+    """total[q] = sum of |r| over part q of ``parts``."""
+    for q in range(first, end):
+        s = 0.0
+        for i in range(r.size * q // parts, r.size * (q + 1) // parts):
+            s += abs(r[i])
+        total[q] = s
 
 
-@njit(parallel=True, **OPTIONS)
-def absolute_sum(r, threads):
+def absolute_sum(r: NDArray[np.float64], threads: int) -> float:
     """Sum of |r|; NaN or Inf if r holds any (a sum that overflows counts as well)."""
-    part = np.zeros(threads, np.float64)
-    for q in prange(threads):  # the loop has a function of its own: inside prange it would not vectorise
-        part[q] = _absolute_sum(r[r.size * q // threads : r.size * (q + 1) // threads])
-    return part.sum()
+    total = np.zeros(threads)
+    run_lines(_absolute_sums, threads, threads, r, threads, total)
+    return float(total.sum())
 
 
 @njit(**OPTIONS)
@@ -52,7 +54,8 @@ def _gather_runs(x, runs, scale, z, n0, n1, start, stop):
         first, length, line, k = runs[m, 0], runs[m, 1], runs[m, 2], runs[m, 3]
         target = z[first : first + length]
         if line < 0:
-            target[:] = 0
+            for h in range(length):
+                target[h] = 0
         else:
             near, beside = _rows_of_run(x, line, k, n0, n1)
             for h in range(length // 2):
@@ -62,20 +65,20 @@ def _gather_runs(x, runs, scale, z, n0, n1, start, stop):
                 target[length - 1] = scale * near[length // 2]
 
 
-@njit(parallel=True, **OPTIONS)
-def scatter(r, runs, scale, b, n0, n1, threads):
+def scatter(
+    r: NDArray[np.float64], runs: NDArray[np.int32], scale: float, b: NDArray[np.float32], n0: int, n1: int,
+    threads: int,
+) -> None:  # fmt: skip
     """b = scale * r at the cells of the entries; see layout.runs_of.  Bytes per entry: 8 + 4."""
-    n = runs.shape[0]
-    for q in prange(threads):
-        _scatter_runs(r, runs, scale, b, n0, n1, n * q // threads, n * (q + 1) // threads)
+    run_lines(_scatter_runs, runs.shape[0], threads, r, runs, float(scale), b, n0, n1)
 
 
-@njit(parallel=True, **OPTIONS)
-def gather(x, runs, scale, z, n0, n1, threads):
+def gather(
+    x: NDArray[np.float32], runs: NDArray[np.int32], scale: float, z: NDArray[np.float64], n0: int, n1: int,
+    threads: int,
+) -> None:  # fmt: skip
     """z = scale * x at the cells of the entries, 0 at cells that are not active.  Bytes per entry: 4 + 8."""
-    n = runs.shape[0]
-    for q in prange(threads):
-        _gather_runs(x, runs, scale, z, n0, n1, n * q // threads, n * (q + 1) // threads)
+    run_lines(_gather_runs, runs.shape[0], threads, x, runs, float(scale), z, n0, n1)
 
 
 @njit(**OPTIONS)
@@ -95,12 +98,17 @@ def _add_runs(z, weights, runs, x, n0, n1, start, stop):
                 target[length - 1] += weight * near[length // 2]
 
 
-@njit(parallel=True, **OPTIONS)
-def gather_combination(z, weights, runs, x, n0, n1, threads):
+def gather_combination(
+    z: tuple[NDArray[np.float32], ...],
+    weights: NDArray[np.float64],
+    runs: NDArray[np.int32],
+    x: NDArray[np.float64],
+    n0: int,
+    n1: int,
+    threads: int,
+) -> None:
     """x += sum of weights[q] z[q] at active cells; z is a tuple of colour-split arrays.
 
     Bytes per entry: 4 q + 16.
     """
-    n = runs.shape[0]
-    for q in prange(threads):
-        _add_runs(z, weights, runs, x, n0, n1, n * q // threads, n * (q + 1) // threads)
+    run_lines(_add_runs, runs.shape[0], threads, z, weights, runs, x, n0, n1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
+from consolve.learned.line_threads import run_lines
 from consolve.solvers.petsc import PETSc, csr_arrays
 
 _1, _2, _3, _4, _5, _6 = (np.uint64(n) for n in range(1, 7))
@@ -14,7 +15,8 @@ _WHOLE = np.uint64(7)
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def _residual_of_rows(indptr, indices, values, b, x, r, first, last):
-    """Bytes per row of m entries: 12 m + 4 and 24 for the vectors."""
+    """Sum of squares of r on rows first..last - 1.  Bytes per row of m entries: 12 m + 4 and 24 for the
+    vectors."""
     square = 0.0
     q = np.uint64(indptr[first])
     for row in range(first, last):
@@ -40,18 +42,18 @@ def _residual_of_rows(indptr, indices, values, b, x, r, first, last):
     return square
 
 
-@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _residual(indptr, indices, values, b, x, r, parts):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _residual(indptr, indices, values, b, x, r, parts, square, first, end):
     rows = indptr.size - 1
-    square = np.zeros(parts)
-    for part in prange(parts):
-        first, last = rows * part // parts, rows * (part + 1) // parts
-        square[part] = _residual_of_rows(indptr, indices, values, b, x, r, first, last)
-    return square.sum()
+    for part in range(first, end):
+        square[part] = _residual_of_rows(
+            indptr, indices, values, b, x, r, rows * part // parts, rows * (part + 1) // parts
+        )
 
 
 def residual_norm(A: PETSc.Mat, b: PETSc.Vec, x: PETSc.Vec, r: PETSc.Vec) -> float:
     """r = b - A x, and its 2-norm; A is of type ``seqaij``."""
     parts = numba.get_num_threads()
-    square = _residual(*csr_arrays(A), b.array_r, x.array_r, r.array_w, parts)
-    return float(np.sqrt(square))
+    square = np.zeros(parts)
+    run_lines(_residual, parts, parts, *csr_arrays(A), b.array_r, x.array_r, r.array_w, parts, square)
+    return float(np.sqrt(square.sum()))

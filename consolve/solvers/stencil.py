@@ -134,16 +134,14 @@ def _read_uniform(matrix: LocalMatrix, grid: GridMap, threshold: float) -> Stenc
     coupling = float(values[at if indices[at] != row else at + 1])
     if not 0 < -sign * coupling < np.inf:
         return None
-    place, part = np.empty(matrix.rows, np.int32), np.empty(matrix.rows)  # hardly written: no memory
     fixed_start = np.zeros(start.size, np.int32)
     fits, place, part = uniform_kernels.read_uniform_rows(
-        indptr, indices, values, table, start, first, shape, coupling, sign, threshold, place, part,
-        fixed_start,
+        indptr, indices, values, table, start, first, shape, coupling, sign, threshold, fixed_start
     )  # fmt: skip
     if not fits:
         return None
     active = np.empty(grid.shape, np.bool_)
-    uniform_kernels.mark_cells(table, start, as_volume(active).view(np.uint8))
+    uniform_kernels.mark_cells(table, start, as_volume(active).view(np.uint8), numba.get_num_threads())
     rows = uniform_kernels.entries_without_unknowns(table)
     diagonal = uniform_kernels.only_entries(indptr, values, rows)
     np.divide(1.0, diagonal, out=diagonal, where=diagonal != 0)

@@ -6,7 +6,10 @@ differs is left to stencil_kernels.  See consolve.pde.run_kernels for runs.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
+from numpy.typing import NDArray
+
+from consolve.learned.line_threads import run_lines
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 _TILE = 16
@@ -65,16 +68,27 @@ def _runs(indptr, cells, n2, first, last, out, start):
     return at
 
 
-@njit(**_OPTIONS)
 def _whole_lines(cells, n2, row):
     """The first row from ``row`` on that starts a line of the grid."""
-    while 0 < row < cells.size and cells[row] // n2 == cells[row - 1] // n2:
-        row += 1
+    while 0 < row < cells.size:
+        line = cells[row - 1 : row + n2] // n2
+        starts = np.flatnonzero(line[1:] != line[:-1])
+        if starts.size:
+            return row + int(starts[0])
+        row += line.size - 1
     return row
 
 
-@njit(parallel=True, **_OPTIONS)
-def runs_of_rows(indptr, cells, shape, chunks):
+@njit(**_OPTIONS)
+def _runs_of_parts(indptr, cells, n2, row, out, start, end, c_first, c_end):
+    """end[c] = where the runs of rows row[c]..row[c + 1] - 1 end."""
+    for c in range(c_first, c_end):
+        end[c] = _runs(indptr, cells, n2, row[c], row[c + 1], out, start)
+
+
+def runs_of_rows(
+    indptr: NDArray[np.int32], cells: NDArray[np.integer], shape: NDArray[np.int64], chunks: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
     """Runs of rows with couplings and without.
 
     Returns
@@ -84,42 +98,39 @@ def runs_of_rows(indptr, cells, shape, chunks):
     first
         For each of ``chunks`` parts, which are whole lines, the first run.
     """
-    n2 = shape[2]
-    lines, rows = shape[0] * shape[1], cells.size
-    row = np.zeros(chunks + 1, np.int64)
-    for c in range(chunks):
-        row[c] = _whole_lines(cells, n2, rows * c // chunks)
-    row[chunks] = rows
-    start, first, end = (
-        np.zeros(lines + 1, np.int32),
-        np.zeros(chunks + 1, np.int64),
-        np.zeros(chunks, np.int64),
-    )
+    n2, lines, rows = int(shape[2]), int(shape[0] * shape[1]), cells.size
+    row = np.array([_whole_lines(cells, n2, rows * c // chunks) for c in range(chunks)] + [rows], np.int64)
+    start, first = np.zeros(lines + 1, np.int32), np.zeros(chunks + 1, np.int64)
+    end = np.zeros(chunks, np.int64)
     sparse = np.empty((rows, 4), np.int32)  # hardly written: no memory
-    for c in prange(chunks):
-        end[c] = _runs(indptr, cells, n2, row[c], row[c + 1], sparse, start)
+    run_lines(_runs_of_parts, chunks, chunks, indptr, cells, n2, row, sparse, start, end)
     if end.min() < 0:
         return sparse[:0], start, first
-    for c in range(chunks):
-        first[c + 1] = first[c] + end[c] - row[c]
-    runs = np.empty((first[chunks], 4), np.int32)
-    for c in range(chunks):
-        runs[first[c] : first[c + 1]] = sparse[row[c] : end[c]]
-    for line in range(lines):
-        start[line + 1] += start[line]
+    np.cumsum(end - row[:-1], out=first[1:])
+    runs = np.concatenate([sparse[row[c] : end[c]] for c in range(chunks)])
+    np.cumsum(start, out=start)
     return runs, start, first
 
 
-@njit(parallel=True, **_OPTIONS)
-def mark_cells(runs, start, active):
-    """active = 1 in the cells of coupled rows, 0 elsewhere."""
-    n0, n1, _ = active.shape
-    for line in prange(n0 * n1):
+@njit(**_OPTIONS)
+def _mark_lines(runs, start, active, first, end):
+    n1 = active.shape[1]
+    for line in range(first, end):
         row = active[line // n1, line % n1]
-        row[:] = 0
+        for k in range(row.size):
+            row[k] = 0
         for r in range(start[line], start[line + 1]):
             if runs[r, 2] >= 0:
-                row[runs[r, 3] : runs[r, 3] + runs[r, 1]] = 1
+                part = row[runs[r, 3] : runs[r, 3] + runs[r, 1]]
+                for k in range(part.size):
+                    part[k] = 1
+
+
+def mark_cells(
+    runs: NDArray[np.int32], start: NDArray[np.int32], active: NDArray[np.uint8], threads: int
+) -> None:
+    """active = 1 in the cells of coupled rows, 0 elsewhere."""
+    run_lines(_mark_lines, start.size - 1, threads, runs, start, active)
 
 
 @njit(**_OPTIONS)
@@ -197,7 +208,7 @@ def _neighbour(runs, r, end, k):
 
 @njit(**_OPTIONS)
 def _read_lines(
-    indptr, indices, values, runs, start, shape, coupling, sign, round_off, r_first, r_last, fixed_count,
+    indptr, indices, values, runs, start, n0, n1, coupling, sign, round_off, r_first, r_last, fixed_count,
     place, part, at,
 ):  # fmt: skip
     """Compare the rows of runs r_first..r_last - 1, whole lines; k and Dirichlet parts go to ``place`` and
@@ -205,18 +216,19 @@ def _read_lines(
 
     Returns where the Dirichlet parts end; -1 if a row differs from what is expected.
     """
-    n0, n1 = shape[0], shape[1]
-    offset, old = np.zeros(_FACES, np.int32), np.full(_FACES, -(2**31), np.int32)
-    columns, entries = np.empty(7 * _TILE, np.int32), np.empty(7 * _TILE)
-    beside, beside_end = np.zeros(4, np.int64), np.zeros(4, np.int64)
-    width, laid = 0, -1.0
+    offset, old = np.empty(_FACES, np.int32), np.empty(_FACES, np.int32)
+    columns, entries = np.empty(7 * _TILE, np.int32), np.empty(7 * _TILE, np.float64)
+    beside, beside_end = np.empty(4, np.int64), np.empty(4, np.int64)
+    for f in range(_FACES):
+        offset[f], old[f] = 0, -(2**31)
+    width, laid = np.int64(0), -1.0
     line = np.int64(-1)
     for r in range(r_first, r_last):
         first, length = np.int64(runs[r, 0]), np.int64(runs[r, 1])
         if runs[r, 2] < 0:
-            for row in range(first, first + length):
-                q = indptr[row]
-                if indptr[row + 1] > q and not (indices[q] == row and np.isfinite(values[q])):
+            for alone in range(first, first + length):
+                q = indptr[alone]
+                if indptr[alone + 1] > q and not (indices[q] == alone and np.isfinite(values[q])):
                     return -1
             continue
         if runs[r, 2] != line:
@@ -268,7 +280,8 @@ def _read_lines(
                 if not same:
                     width = _lay_pattern(offset, coupling, sign * a_ii, columns, entries)
                     laid = a_ii
-                    old[:] = offset
+                    for f in range(_FACES):
+                        old[f] = offset[f]
                 while row + _TILE <= last and _tile_fits(
                     indptr, indices, values, row, columns, entries, width
                 ):
@@ -282,10 +295,33 @@ def _read_lines(
     return at
 
 
-@njit(parallel=True, **_OPTIONS)
+@njit(**_OPTIONS)
+def _read_parts(
+    indptr, indices, values, runs, start, first, n0, n1, coupling, sign, round_off, fixed_start, place, part,
+    end, c_first, c_end,
+):  # fmt: skip
+    """end[c] = where the Dirichlet parts of the runs first[c]..first[c + 1] - 1 end."""
+    for c in range(c_first, c_end):
+        if first[c + 1] > first[c]:
+            end[c] = _read_lines(
+                indptr, indices, values, runs, start, n0, n1, coupling, sign, round_off, first[c],
+                first[c + 1], fixed_start, place, part, np.int64(runs[first[c], 0]),
+            )  # fmt: skip
+
+
 def read_uniform_rows(
-    indptr, indices, values, runs, start, first, shape, coupling, sign, round_off, place, part, fixed_start
-):
+    indptr: NDArray[np.int32],
+    indices: NDArray[np.int32],
+    values: NDArray[np.float64],
+    runs: NDArray[np.int32],
+    start: NDArray[np.int32],
+    first: NDArray[np.int64],
+    shape: NDArray[np.int64],
+    coupling: float,
+    sign: int,
+    round_off: float,
+    fixed_start: NDArray[np.int32],
+) -> tuple[bool, NDArray[np.int32], NDArray[np.float64]]:
     """Compare all rows with what their cells say, about 92 bytes a row; False if any differs.
 
     Parameters
@@ -296,8 +332,6 @@ def read_uniform_rows(
         The value of all off-diagonal entries.
     sign, round_off
         As in stencil_kernels.
-    place, part
-        int32 and float64, one entry a row: what is not written needs no memory.
     fixed_start
         int32, zeros, one entry a line and one more; gets where the Dirichlet parts of each line start.
 
@@ -305,28 +339,20 @@ def read_uniform_rows(
     -------
     Whether all rows are as expected; k and value of the Dirichlet parts, line by line.
     """
-    chunks = first.size - 1
-    begin, end = np.zeros(chunks, np.int64), np.zeros(chunks, np.int64)
-    for c in prange(chunks):
-        if first[c + 1] > first[c]:
-            begin[c] = runs[first[c], 0]
-            end[c] = _read_lines(
-                indptr, indices, values, runs, start, shape, coupling, sign, round_off, first[c],
-                first[c + 1], fixed_start, place, part, begin[c],
-            )  # fmt: skip
-    for line in range(fixed_start.size - 1):
-        fixed_start[line + 1] += fixed_start[line]
-    total = 0
-    for c in range(chunks):
-        total += max(0, end[c] - begin[c])
-    places, parts = np.empty(total, np.int32), np.empty(total)
-    at = 0
-    for c in range(chunks):
-        n = max(0, end[c] - begin[c])
-        places[at : at + n] = place[begin[c] : begin[c] + n]
-        parts[at : at + n] = part[begin[c] : begin[c] + n]
-        at += n
-    return end.min() >= 0, places, parts
+    chunks, rows = first.size - 1, indptr.size - 1
+    place, part = np.empty(rows, np.int32), np.empty(rows)  # hardly written: no memory
+    begin = np.array([runs[f, 0] if f < runs.shape[0] else 0 for f in first[:-1]], np.int64)
+    end = begin.copy()
+    run_lines(
+        _read_parts, chunks, chunks, indptr, indices, values, runs, start, first, int(shape[0]),
+        int(shape[1]), coupling, sign, round_off, fixed_start, place, part, end,
+    )  # fmt: skip
+    if end.min() < 0:
+        return False, place[:0], part[:0]
+    np.cumsum(fixed_start, out=fixed_start)
+    places = np.concatenate([place[b:e] for b, e in zip(begin, end, strict=True)])
+    parts = np.concatenate([part[b:e] for b, e in zip(begin, end, strict=True)])
+    return True, places, parts
 
 
 @njit(**_OPTIONS)

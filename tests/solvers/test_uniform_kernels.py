@@ -76,8 +76,7 @@ def test_parts_read_as_one(name, shape, chunks):
     np.testing.assert_array_equal(table, UniformOperator.of(operator).runs.table)
     fixed_start = np.zeros(start.size, np.int32)
     fits, place, part = uniform_kernels.read_uniform_rows(
-        csr.indptr, csr.indices, csr.data, table, start, first, size, -1.0, 1, ROUND_OFF,
-        np.empty(csr.shape[0], np.int32), np.empty(csr.shape[0]), fixed_start,
+        csr.indptr, csr.indices, csr.data, table, start, first, size, -1.0, 1, ROUND_OFF, fixed_start
     )  # fmt: skip
     assert fits
     expected = UniformOperator.of(operator).fixed
