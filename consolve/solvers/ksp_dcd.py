@@ -207,7 +207,7 @@ class _Solve:
         self.compute_residual(x_is_zero=not self.ksp.getInitialGuessNonzero())
         norm, begin = self.r.norm(), 0
         self.route = grid_route(self.ksp) if self.context.fused else None
-        if self.route is not None and not self.test(0, norm):
+        if self.route is not None and self.ksp.max_it > 0 and not self.test(0, norm):
             self.report(0, norm)
             most = self.ksp.max_it
             begin, norm, reason = iterate(GridSystem(self), norm, most, self.context.true_residual_every)
