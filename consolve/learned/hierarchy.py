@@ -18,12 +18,12 @@ from consolve.learned import (
 )
 from consolve.learned.coarsest import pseudo_inverse
 from consolve.learned.layout import COEFFICIENTS, VECTORS, Layout, array_shape, make_layout
-from consolve.learned.line_threads import run_lines
 from consolve.learned.packing import pack, unit_of
 from consolve.learned.perceptron_kernels import value_at_zero
 from consolve.learned.weights import LEVEL_CLASSES, Weights
 from consolve.memory import require
 from consolve.pde.arrays import zeros
+from consolve.pde.line_threads import run_lines
 
 _NET_TENSORS = ("w1", "e", "w2", "b2", "v")
 _OUTPUTS = {"cell": 3, "face": 1, "prolongation": 1}

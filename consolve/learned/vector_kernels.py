@@ -5,7 +5,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.line_threads import run_lines
+from consolve.pde.line_threads import run_lines
 
 
 @njit(**OPTIONS)

@@ -4,8 +4,12 @@ Arguments named ``f0, f1, f2, dirichlet, active`` are the arrays of a GridOperat
 ``f0`` is never read.  Rows are independent, so all loops over the first two axes run in parallel.
 """
 
+import numba
 import numpy as np
 from numba import njit, prange
+from numpy.typing import NDArray
+
+from consolve.pde.line_threads import run_lines
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 _SOLID, _AIR = 1, 2
@@ -17,12 +21,11 @@ def _unfit(c):
     return not (c >= 0 and c < np.inf)
 
 
-@njit(parallel=True, **_OPTIONS)
-def check_operator(f0, f1, f2, dirichlet, active):
-    """C-order index of a cell that breaks the rules of a GridOperator, or -1."""
+@njit(**_OPTIONS)
+def _check_rows(f0, f1, f2, dirichlet, active, fault, first, end):
+    """fault[row] = C-order index of a cell that breaks the rules."""
     n0, n1, n2 = active.shape
-    fault = np.full(n0 * n1, -1, np.int64)
-    for row in prange(n0 * n1):
+    for row in range(first, end):
         i, j = row // n1, row % n1
         for k in range(n2):
             a = active[i, j, k]
@@ -36,7 +39,14 @@ def check_operator(f0, f1, f2, dirichlet, active):
             bad |= _unfit(c) or (c > 0 and (k + 1 == n2 or not a or not active[i, j, k + 1]))
             if bad:
                 fault[row] = row * n2 + k
-    return fault.max()
+
+
+def check_operator(f0: NDArray, f1: NDArray, f2: NDArray, dirichlet: NDArray, active: NDArray) -> int:
+    """C-order index of a cell that breaks the rules of a GridOperator, or -1."""
+    rows = active.shape[0] * active.shape[1]
+    fault = np.full(rows, -1, np.int64)
+    run_lines(_check_rows, rows, numba.get_num_threads(), f0, f1, f2, dirichlet, active, fault)
+    return int(fault.max(initial=-1))
 
 
 @njit(inline="always")
@@ -207,17 +217,17 @@ def _root(parent, a):
     """Smallest run of the component of run a as known so far; paths are halved on the way."""
     while parent[a] != a:
         parent[a] = parent[parent[a]]
-        a = parent[a]
+        a = np.int64(parent[a])
     return a
 
 
 @njit(**_OPTIONS)
 def _join_rows(face, first, second, parent):
     """Unite the runs of two rows wherever the face between them is open."""
-    last_a, last_b = -1, -1
+    last_a, last_b = np.int64(-1), np.int64(-1)
     for k in range(face.size):
         if face[k] > 0:
-            a, b = first[k], second[k]
+            a, b = np.int64(first[k]), np.int64(second[k])
             if a != last_a or b != last_b:
                 last_a, last_b = a, b
                 a, b = _root(parent, a), _root(parent, b)
@@ -227,11 +237,11 @@ def _join_rows(face, first, second, parent):
                     parent[a] = b
 
 
-@njit(parallel=True, **_OPTIONS)
-def _number_runs(f2, dirichlet, active, labels, start, fixed):
+@njit(**_OPTIONS)
+def _number_runs(f2, dirichlet, active, labels, start, fixed, first, end):
     """Label the runs of connected cells of each row from ``start`` on; mark those with a Dirichlet part."""
-    n0, n1, n2 = active.shape
-    for row in prange(n0 * n1):
+    _, n1, n2 = active.shape
+    for row in range(first, end):
         i, j = row // n1, row % n1
         run = start[row] - 1
         for k in range(n2):
@@ -245,10 +255,10 @@ def _number_runs(f2, dirichlet, active, labels, start, fixed):
                 labels[i, j, k] = -1
 
 
-@njit(parallel=True, **_OPTIONS)
-def _count_runs(f2, active, start):
-    n0, n1, n2 = active.shape
-    for row in prange(n0 * n1):
+@njit(**_OPTIONS)
+def _count_runs(f2, active, start, first, end):
+    _, n1, n2 = active.shape
+    for row in range(first, end):
         i, j = row // n1, row % n1
         count = 0
         for k in range(n2):
@@ -257,10 +267,10 @@ def _count_runs(f2, active, start):
         start[row + 1] = count
 
 
-@njit(parallel=True, **_OPTIONS)
-def _relabel(labels, number):
-    n0, n1, n2 = labels.shape
-    for row in prange(n0 * n1):
+@njit(**_OPTIONS)
+def _relabel(labels, number, first, end):
+    _, n1, n2 = labels.shape
+    for row in range(first, end):
         line = labels[row // n1, row % n1]
         for k in range(n2):
             if line[k] >= 0:
@@ -268,43 +278,58 @@ def _relabel(labels, number):
 
 
 @njit(**_OPTIONS)
-def label_components(f0, f1, f2, dirichlet, active, labels):
-    """Number the connected components of the active cells from 0, in the order of their first cells.
-
-    Runs of connected cells within the rows are united across rows (union-find), so the work besides a few
-    sweeps over the grid is proportional to the number of runs.
-
-    Returns
-    -------
-    For each component, whether it has a Dirichlet part.
-    """
-    n0, n1, _ = active.shape
-    start = np.zeros(n0 * n1 + 1, np.int32)
-    _count_runs(f2, active, start)
-    for row in range(n0 * n1):
-        start[row + 1] += start[row]
-    runs = start[n0 * n1]
-    fixed = np.zeros(runs, np.bool_)
-    _number_runs(f2, dirichlet, active, labels, start, fixed)
-    parent = np.arange(runs).astype(np.int32)
+def _join_all(f0, f1, labels, fixed, number, has_dirichlet):
+    """Number of each run's component, and which of these have a Dirichlet part; returns their number."""
+    n0, n1, _ = labels.shape
+    parent = number
+    for run in range(parent.size):
+        parent[run] = run
     for i in range(n0):
         for j in range(n1):
             if j + 1 < n1:
                 _join_rows(f1[i, j], labels[i, j], labels[i, j + 1], parent)
             if i + 1 < n0:
                 _join_rows(f0[i, j], labels[i, j], labels[i + 1, j], parent)
-    number = np.empty(runs, np.int32)
+    for run in range(parent.size):
+        parent[run] = _root(parent, np.int64(run))
+    # A root is the first run of its component: when a run is numbered, its root has been.
     count = 0
-    for run in range(runs):
-        root = _root(parent, run)
+    for run in range(parent.size):
+        root = parent[run]
         if root == run:
             number[run] = count
             count += 1
         else:
             number[run] = number[root]
-    has_dirichlet = np.zeros(count, np.bool_)
-    for run in range(runs):
         if fixed[run]:
             has_dirichlet[number[run]] = True
-    _relabel(labels, number)
-    return has_dirichlet
+    return count
+
+
+def label_components(*arrays: NDArray) -> NDArray[np.bool_]:
+    """Number the connected components of the active cells from 0, in the order of their first cells.
+
+    Runs of connected cells within the rows are united across rows (union-find), so the work besides a few
+    sweeps over the grid is proportional to the number of runs.
+
+    Parameters
+    ----------
+    arrays
+        f0, f1, f2, dirichlet, active, and the int32 labels, which are written: -1 where a cell is not active.
+
+    Returns
+    -------
+    For each component, whether it has a Dirichlet part.
+    """
+    f0, f1, f2, dirichlet, active, labels = arrays
+    rows, threads = active.shape[0] * active.shape[1], numba.get_num_threads()
+    start = np.zeros(rows + 1, np.int32)
+    run_lines(_count_runs, rows, threads, f2, active, start)
+    np.cumsum(start, out=start)
+    runs = int(start[rows])
+    fixed, has_dirichlet = np.zeros(runs, np.bool_), np.zeros(runs, np.bool_)
+    number = np.empty(runs, np.int32)
+    run_lines(_number_runs, rows, threads, f2, dirichlet, active, labels, start, fixed)
+    count = _join_all(f0, f1, labels, fixed, number, has_dirichlet)
+    run_lines(_relabel, rows, threads, labels, number)
+    return has_dirichlet[:count].copy()

@@ -73,7 +73,7 @@ def runs_of_cells(active, threads):
 def _root(parent, a):
     while parent[a] != a:
         parent[a] = parent[parent[a]]
-        a = parent[a]
+        a = np.int64(parent[a])
     return a
 
 
@@ -114,15 +114,18 @@ def components_of_runs(runs, start, shape, fixed_start, fixed_place):
     """
     n0, n1 = shape[0], shape[1]
     count = runs.shape[0]
-    parent = np.arange(count).astype(np.int32)
+    parent = np.empty(count, np.int32)
+    for r in range(count):
+        parent[r] = r
     for i in range(n0):
         for j in range(n1):
             line = i * n1 + j
-            a, a_end = start[line], start[line + 1]
+            a, a_end = np.int64(start[line]), np.int64(start[line + 1])
             if j + 1 < n1:
-                _join(runs, parent, a, a_end, start[line + 1], start[line + 2])
+                _join(runs, parent, a, a_end, a_end, np.int64(start[line + 2]))
             if i + 1 < n0:
-                _join(runs, parent, a, a_end, start[line + n1], start[line + n1 + 1])
+                b, b_end = np.int64(start[line + n1]), np.int64(start[line + n1 + 1])
+                _join(runs, parent, a, a_end, b, b_end)
     number = np.empty(count, np.int32)
     components = 0
     for r in range(count):

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numba import njit
 
-from consolve.learned.line_threads import run_lines
+from consolve.pde.line_threads import run_lines
 from consolve.solvers.petsc import PETSc, csr_arrays
 
 _1, _2, _3, _4, _5, _6 = (np.uint64(n) for n in range(1, 7))

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from consolve.learned.line_threads import run_lines
+from consolve.pde.line_threads import run_lines
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 _TILE = 16

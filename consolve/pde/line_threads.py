@@ -33,7 +33,7 @@ def run_lines(kernel: Callable[..., Any], lines: int, threads: int, *arguments: 
         kernel(*arguments, 0, lines)
         return
     if threads not in _pool:
-        _pool[threads] = ThreadPoolExecutor(threads - 1, "consolve-setup")
+        _pool[threads] = ThreadPoolExecutor(threads - 1, "consolve-lines")
     if not getattr(kernel, "signatures", None):
         kernel(*arguments, 0, 0)  # compiled once, before several threads ask for it
     others = [_pool[threads].submit(kernel, *arguments, ends[q], ends[q + 1]) for q in range(1, threads)]
