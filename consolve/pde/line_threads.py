@@ -6,6 +6,7 @@ run once a setup only; these release the interpreter's lock, so that its threads
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,15 +29,26 @@ def run_lines(kernel: Callable[..., Any], lines: int, threads: int, *arguments: 
         Their numbers.
     """
     threads = max(1, min(threads, lines))
+    if not getattr(kernel, "signatures", None):
+        _compile(kernel, arguments)  # before several threads ask for it
     ends = [lines * q // threads for q in range(threads + 1)]
     if threads == 1:
         kernel(*arguments, 0, lines)
         return
     if threads not in _pool:
         _pool[threads] = ThreadPoolExecutor(threads - 1, "consolve-lines")
-    if not getattr(kernel, "signatures", None):
-        kernel(*arguments, 0, 0)  # compiled once, before several threads ask for it
     others = [_pool[threads].submit(kernel, *arguments, ends[q], ends[q + 1]) for q in range(1, threads)]
     kernel(*arguments, 0, ends[1])
     for other in others:
         other.result()
+
+
+def _compile(kernel: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Compile without the collector of cycles, which would search what the compiler makes again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        kernel(*arguments, 0, 0)
+    finally:
+        if enabled:
+            gc.enable()
