@@ -59,7 +59,7 @@ def run_flow(
     for solver in solvers:
         on_start(solver.name)
         if solver.own_task:
-            row = {"solver": solver.name} | EMPTY_ROW | {"reason": "takes single systems, not those of a flow"}
+            row = {"solver": solver.name} | EMPTY_ROW | {"reason": "for single systems, not for flows"}
         elif solver.deflation:
             row = {"solver": solver.name} | EMPTY_ROW | {"reason": "deflated solvers are for single systems"}
         else:
