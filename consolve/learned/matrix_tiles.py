@@ -22,6 +22,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from consolve.learned.cycle_kernels import OPTIONS
+from consolve.learned.vector_instructions import never_inlined
 
 _FEATURES = llvm.get_host_cpu_features()
 LANES = 16 if _FEATURES.get("avx512f") else 8 if _FEATURES.get("avx") else 4
@@ -135,17 +136,6 @@ def _tile(rows: int, vectors: int) -> Callable[..., None]:
         return types.void(x, offsets, w, out, gate, base, *[types.int64] * 13), generate
 
     return tile
-
-
-@intrinsic
-def never_inlined(typing_context):
-    """Keeps the function that calls it one piece of code, however many call it: compilation stays short."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.void(), generate
 
 
 _HALF = ROWS // 2

@@ -18,9 +18,10 @@ import numpy as np
 from numba import njit, prange
 
 from consolve.learned.cycle_kernels import OPTIONS
-from consolve.learned.matrix_tiles import ADDED, GATED, multiply, never_inlined
+from consolve.learned.matrix_tiles import ADDED, GATED, multiply
 from consolve.learned.separable_kernels import filter_rows
 from consolve.learned.tile_schedule import claim, counters, finish, tile_of
+from consolve.learned.vector_instructions import never_inlined
 
 (
     COMPRESSED, DEPTH, TAPS, FIRST, INPUT_WEIGHTS, RANK, RANK_VECTORS, FILTERS, TAPS_Y, TAPS_X,
