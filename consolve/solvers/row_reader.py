@@ -37,6 +37,7 @@ class Rows:
     diagonal: NDArray[np.float64]
     sign: int
     one_sided: bool = False
+    is_exact: bool = True
 
 
 class RowReader:
@@ -116,6 +117,7 @@ class RowReader:
         raise_together(self._comm, self._faults.error(*min(faults)) if faults else None)
         rows.one_sided = not self._everywhere(not one_sided)
         if box:
+            rows.is_exact = False
             self._lump(rows, kind)
         return rows
 

@@ -49,7 +49,7 @@ class Stencil:
         Some row, on any rank, couples to a diagonal-only one (Dirichlet rows kept by MatZeroRows): A is not
         symmetric.
     is_exact
-        The operator's entries are the matrix's own, to round-off; else they may be so all the same.
+        The operator's entries are the matrix's own, not those of a lumped box stencil.
     """
 
     operator: GridOperator | RowOperator | None
@@ -105,7 +105,8 @@ def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stenc
     else:
         cells = rows.grid.cells.astype(np.int64, copy=False)
         operator = RowOperator(shape, periodic, cells, rows.faces, rows.dirichlet, rows.active)
-    return Stencil(operator, rows.grid, rows.sign, diagonal_rows, inverse, rows.one_sided)
+    facts = rows.one_sided, rows.is_exact
+    return Stencil(operator, rows.grid, rows.sign, diagonal_rows, inverse, *facts)
 
 
 def _checked_grid(grid: GridMap, matrix: LocalMatrix) -> GridMap:

@@ -182,6 +182,25 @@ def test_goes_on_with_the_matrix_where_the_operator_is_not_what_was_read(shift):
     assert 0 < context(ksp).grid_iterations < ksp.getIterationNumber()
 
 
+@pytest.mark.parametrize("box", [False, True])
+def test_stored_zeros_do_not_keep_it_out(box):
+    """A DMDA with a box stencil stores 27 entries a row; true couplings along diagonals keep it out."""
+    operator = mixed((30, 20))
+    A = operator.to_csr().tolil()
+    A[40, 61] = A[61, 40] = -1e-3 if box else 1.0
+    A[40, 40] += 1e-3 if box else 0.0
+    A[61, 61] += 1e-3 if box else 0.0
+    A = A.tocsr()
+    if not box:
+        A[40, 61] = A[61, 40] = 0.0  # stays stored
+    assert A.nnz == operator.to_csr().nnz + 2
+    mat = PETSc.Mat().createAIJ(A.shape, csr=(A.indptr, A.indices, A.data), comm=PETSc.COMM_SELF)
+    attach_grid(mat, operator)
+    _, ksp, error = solved(mat, np.ones(A.shape[0]))
+    assert ksp.getConvergedReason() > 0 and error <= 1e-8
+    assert context(ksp).grid_iterations == (0 if box else ksp.getIterationNumber())
+
+
 @pytest.mark.parametrize("most", [0, 1, 2, 5])
 def test_the_limit_of_iterations_is_kept(most):
     operator = make_domain("spheres", (60, 50), 3).operator()
