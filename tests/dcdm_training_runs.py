@@ -33,5 +33,5 @@ def small_training(sets, folder, kind="ritz", name="w", data="2d", **changes):
     """Context of a run that is not started."""
     chosen = {**SHORT, **KINDS[kind], **changes}
     if chosen["loss"] == "ritz":
-        chosen["data"] = str(sets[data])
+        chosen["data"] = [str(sets[given]) for given in ([data] if isinstance(data, str) else data)]
     return dcdm_training(out=str(folder / f"{name}.h5"), **chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -163,10 +163,14 @@ def wave(
 
 
 @train.command()
-@click.option("--data", metavar="FILE.h5", help="Training set, by 'consolve data ritz'.")
 @click.option(
-    "--validation", metavar="FILE.h5", help="Validation set.  [default: the last 5 % of --data, held out]"
-)
+    "--data", metavar="FILE.h5", multiple=True,
+    help="Training set, by 'consolve data ritz'; may be given several times, for several domains.",
+)  # fmt: skip
+@click.option(
+    "--validation", metavar="FILE.h5", multiple=True,
+    help="Validation set; may be given several times.  [default: the last 5 % of each --data, held out]",
+)  # fmt: skip
 @click.option(
     "--out", metavar="FILE.h5", required=True, help="Weights; checkpoint, log, plot, card beside it."
 )
@@ -265,11 +269,12 @@ def _train(make: Callable[[], Any], device: str) -> Any:
     return weights if first else None
 
 
-def _check_apart(out: str, **read: str | None) -> None:
+def _check_apart(out: str, **read: str | Sequence[str] | None) -> None:
     """Refuse an output that is one of the files to read."""
-    for option, path in read.items():
-        if path is not None and Path(path).resolve() == Path(out).resolve():
-            raise click.UsageError(f"--out and --{option} are the same file {out!r}")
+    for option, paths in read.items():
+        for path in [paths] if isinstance(paths, str) else paths or ():
+            if Path(path).resolve() == Path(out).resolve():
+                raise click.UsageError(f"--out and --{option} are the same file {out!r}")
 
 
 def _check_start(out: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from typing import Any
@@ -21,8 +21,8 @@ def dcdm_training(
     loss: str,
     out: str,
     dim: int | None = None,
-    data: str | None = None,
-    validation: str | None = None,
+    data: Sequence[str] = (),
+    validation: Sequence[str] = (),
     device: str = "cpu",
     resume: bool = False,
     command: str = "",
@@ -44,7 +44,7 @@ def dcdm_training(
     given = {"data": data, "validation": validation}
     foreign = set(chosen) - own - {f.name for f in fields(training)}
     if loss != "ritz":
-        foreign |= {name for name, value in given.items() if value is not None}
+        foreign |= {name for name, value in given.items() if value}
     if foreign:
         raise ForeignOption(f"--{min(foreign).replace('_', '-')} is not an option of --loss {loss}")
     sizes = {name: chosen[name] for name in own}
@@ -53,15 +53,13 @@ def dcdm_training(
     options: dict[str, Any] = {"device": device, "resume": resume, "command": command}
     with ExitStack() as stack:
         if loss == "ritz":
-            if data is None:
+            if not data:
                 raise ForeignOption("--loss ritz needs --data, a file made by 'consolve data ritz'")
-            first, second = (
-                stack.enter_context(RitzData(path)) if path is not None else None
-                for path in (data, validation)
+            sets, others = (
+                [stack.enter_context(RitzData(path)) for path in paths] for paths in (data, validation)
             )
-            assert first is not None
-            settings = DCDMSettings(dim or first.operator.ndim, **sizes)
-            yield RitzTraining(settings, training(**rest), first, out, second, **options)
+            settings = DCDMSettings(dim or sets[0].operator.ndim, **sizes)
+            yield RitzTraining(settings, training(**rest), sets, out, others, **options)
         else:
             if dim is None:
                 raise ForeignOption(f"--loss {loss} needs --dim")

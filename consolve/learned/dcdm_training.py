@@ -6,7 +6,7 @@ trains through the iteration itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,19 +127,20 @@ def direction_loss(operator: TorchOperator, direction: Direction, b: Tensor) -> 
 class RitzTraining(DCDMTraining):
     """The published training: `direction_loss` on right-hand sides made of Ritz vectors.
 
-    Without a validation set, the last 5 % of the right-hand sides are never trained on and validate.
+    Every batch is of one of the training sets, drawn by their numbers of right-hand sides.  Without a
+    validation set, the last 5 % of each training set are never trained on and validate.
 
     Parameters
     ----------
     data
-        Set to train on; it must stay open until the run ends.
+        Sets to train on, of one or of several operators; they must stay open until the run ends.
     validation
-        Set to validate on, of any operator of the same dimension.
+        Sets to validate on, of any operators of the same dimension.
 
     Raises
     ------
     ValueError
-        If a set does not fit the network, the sets are one, or the set is too small to be split.
+        If a set does not fit the network, two sets are one, or a set is too small to be split.
     """
 
     loss_name = "|b - alpha A f(b)|^2"
@@ -148,29 +149,37 @@ class RitzTraining(DCDMTraining):
         self,
         network: DCDMSettings,
         settings: DCDMTrainingSettings,
-        data: RitzData,
+        data: Sequence[RitzData],
         out: str | Path,
-        validation: RitzData | None = None,
+        validation: Sequence[RitzData] = (),
         **options: Any,
     ):
         _check(network, data, validation)
-        held_out = max(1, round(HELD_OUT * len(data))) if validation is None else 0
-        self.samples = len(data) - held_out
-        digests = [data.digest] if validation is None else [data.digest, validation.digest]
-        super().__init__(network, settings, digest_of(*digests), out, **options)
+        super().__init__(
+            network, settings, digest_of(*(given.digest for given in (*data, *validation))), out, **options
+        )
+        held_out = [0 if validation else max(1, round(HELD_OUT * len(given))) for given in data]
+        counts = [len(given) - last for given, last in zip(data, held_out)]
         self._domain = {"dim": network.ndim, **_about(data)}
-        if validation is None:
-            self._domain["validation"] = f"the last {held_out} right-hand sides"
-        else:
+        if validation:
             self._domain |= {f"validation {name}": value for name, value in _about(validation).items()}
-        self._data = data.right_hand_sides
-        if self._data.dtype.itemsize * self._data.size <= MOST_MEMORY:
-            self._data = self._data[()]
-        self._problem = self._problem_of(data)
-        self._validation_problem = self._problem if validation is None else self._problem_of(validation)
-        source, first = (data, self.samples) if validation is None else (validation, 0)
-        picks = np.linspace(first, len(source) - 1, min(MOST_VALIDATION, len(source) - first)).astype(int)
-        self._validation = rows_of(source.right_hand_sides, picks)
+        else:
+            kept = " and ".join(map(str, held_out))
+            self._domain["validation"] = f"the last {kept} right-hand sides"
+        small = sum(given.right_hand_sides.nbytes for given in data) <= MOST_MEMORY
+        self._sets = [
+            (given.right_hand_sides[()] if small else given.right_hand_sides, count, *self._problem_of(given))
+            for given, count in zip(data, counts)
+        ]
+        self._shares = np.array(counts) / sum(counts)
+        firsts = [0] * len(validation) if validation else counts
+        sources = validation or data
+        most = max(1, MOST_VALIDATION // len(sources))
+        self._validation = []
+        for given, first in zip(sources, firsts):
+            picks = np.linspace(first, len(given) - 1, min(most, len(given) - first)).astype(int)
+            fields = torch.from_numpy(rows_of(given.right_hand_sides, picks))
+            self._validation.append((fields, *self._problem_of(given)))
 
     @property
     def domain(self) -> dict[str, Any]:
@@ -180,18 +189,26 @@ class RitzTraining(DCDMTraining):
         return TorchOperator([data.operator], self.device), self._direction([data.operator])
 
     def _loss(self, rng: np.random.Generator) -> Tensor:
-        picks = rng.integers(0, self.samples, self.settings.batch)[self._share]
-        b = torch.from_numpy(rows_of(self._data, picks)).to(self.device)[:, None]
-        return direction_loss(*self._problem, b).mean()
+        number = int(rng.choice(len(self._sets), p=self._shares)) if len(self._sets) > 1 else 0
+        data, count, operator, direction = self._sets[number]
+        picks = rng.integers(0, count, self.settings.batch)[self._share]
+        b = torch.from_numpy(rows_of(data, picks)).to(self.device)[:, None]
+        return direction_loss(operator, direction, b).mean()
 
     def _validate(self) -> tuple[float, dict[str, Any]]:
-        """Chosen by the mean loss."""
-        losses = [
-            direction_loss(*self._validation_problem, b.to(self.device)[:, None])
-            for b in torch.from_numpy(self._validation).split(self.settings.batch)
-        ]
-        score = float(torch.cat(losses).mean())
-        return (score if np.isfinite(score) else float("inf")), {"validation_loss": round(score, 6)}
+        """Chosen by the mean over the sets of their mean losses."""
+        means = []
+        for fields, operator, direction in self._validation:
+            losses = [
+                direction_loss(operator, direction, b.to(self.device)[:, None])
+                for b in fields.split(self.settings.batch)
+            ]
+            means.append(float(torch.cat(losses).mean()))
+        score = float(np.mean(means))
+        scores: dict[str, Any] = {"validation_loss": round(score, 6)}
+        if len(means) > 1:
+            scores["validation_losses"] = [round(mean, 6) for mean in means]
+        return (score if np.isfinite(score) else float("inf")), scores
 
 
 def rows_of(data: Any, picks: NDArray[np.int_]) -> NDArray[np.float32]:
@@ -201,23 +218,31 @@ def rows_of(data: Any, picks: NDArray[np.int_]) -> NDArray[np.float32]:
     return np.stack([data[int(i)] for i in picks])
 
 
-def _about(data: RitzData) -> dict[str, Any]:
+def _about(sets: Sequence[RitzData]) -> dict[str, Any]:
+    """What the sets are, for the record; of several sets each value is a list."""
     names = ("domain", "domain_seed", "cells", "vectors", "samples", "seed")
-    return {name: data.attributes[name] for name in names}
+    found = {name: [data.attributes[name] for data in sets] for name in names}
+    return {name: values if len(sets) > 1 else values[0] for name, values in found.items()}
 
 
-def _check(network: DCDMSettings, data: RitzData, validation: RitzData | None) -> None:
-    for given in (data, validation):
-        if given is not None and given.operator.ndim != network.ndim:
+def _check(network: DCDMSettings, data: Sequence[RitzData], validation: Sequence[RitzData]) -> None:
+    if not data:
+        raise ValueError("no set of right-hand sides to train on; expected at least one")
+    seen: dict[str, RitzData] = {}
+    for given in (*data, *validation):
+        if given.operator.ndim != network.ndim:
             raise ValueError(
                 f"{given.path}: right-hand sides on {given.operator.ndim}D grids, the network is for "
                 f"{network.ndim}D"
             )
-    if validation is None:
-        if len(data) < 2:
-            raise ValueError(f"{data.path} holds a single right-hand side: none is left to validate on")
-    elif validation.digest == data.digest:
-        raise ValueError(
-            f"{validation.path} holds what {data.path} holds: validate on another seed, or leave out "
-            "--validation to hold the last 5 % out"
-        )
+        other = seen.setdefault(given.digest, given)
+        if other is not given:
+            advice = (
+                "validate on another seed, or leave out --validation to hold the last 5 % out"
+                if given in validation and other in data
+                else "give each set once"
+            )
+            raise ValueError(f"{given.path} holds what {other.path} holds: {advice}")
+    for given in data if not validation else ():
+        if len(given) < 2:
+            raise ValueError(f"{given.path} holds a single right-hand side: none is left to validate on")

@@ -126,7 +126,8 @@ def test_the_last_right_hand_sides_are_held_out(training, trained, sets, monkeyp
         return rows_drawn(data, picks)
 
     with training(batch=20) as run, RitzData(sets["2d"]) as data:
-        np.testing.assert_array_equal(run._validation, data.right_hand_sides[95:])
+        ((fields, *_),) = run._validation
+        np.testing.assert_array_equal(fields, data.right_hand_sides[95:])
         assert run.domain["validation"] == "the last 5 right-hand sides"
         monkeypatch.setattr(dcdm_training_module, "rows_of", watched)
         with torch.no_grad():
@@ -136,13 +137,50 @@ def test_the_last_right_hand_sides_are_held_out(training, trained, sets, monkeyp
 
 
 def test_a_validation_set_leaves_all_to_train_on(training, sets):
-    with training(validation=str(sets["spheres"])) as run, RitzData(sets["spheres"]) as other:
-        assert run.samples == 100 and len(run._validation) == 30
-        np.testing.assert_array_equal(run._validation, other.right_hand_sides[()])
+    with training(validation=[str(sets["spheres"])]) as run, RitzData(sets["spheres"]) as other:
+        ((fields, *_),) = run._validation
+        np.testing.assert_array_equal(fields, other.right_hand_sides[()])
+        assert run._sets[0][1] == 100
         assert run.domain["validation domain"] == "spheres" and run.domain["domain"] == "box"
         weights = run.run(validate_every=3)
         with RitzData(sets["2d"]) as data:
             assert weights.record["data_hash"] == digest_of(data.digest, other.digest)
+
+
+def test_several_sets_share_the_batches_by_their_numbers(training, sets, monkeypatch):
+    """Of 100 and 30 right-hand sides on two operators of two shapes; the last 5 and 2 are held out."""
+    with training(data=("2d", "spheres"), kind="image") as run:
+        drawn = []
+        original = dcdm_training_module.direction_loss
+
+        def watched(operator, direction, b):
+            drawn.append(tuple(b.shape[2:]))
+            return original(operator, direction, b)
+
+        monkeypatch.setattr(dcdm_training_module, "direction_loss", watched)
+        with torch.no_grad():
+            for seed in range(400):
+                run._loss(np.random.default_rng(seed))
+        share = drawn.count((16, 16)) / len(drawn)
+        assert set(drawn) == {(9, 12), (12, 9), (16, 16)} & set(drawn) and len(set(drawn)) == 2
+        expected = 28 / (95 + 28)
+        assert abs(share - expected) < 5 * math.sqrt(expected * (1 - expected) / 400)
+        assert [len(fields) for fields, *_ in run._validation] == [5, 2]
+        weights = run.run(validate_every=3)
+    domain, scores = (json.loads(weights.record[key]) for key in ("domain", "scores"))
+    assert domain["domain"] == ["box", "spheres"]
+    assert domain["validation"] == "the last 5 and 2 right-hand sides"
+    assert scores["validation_loss"] == pytest.approx(np.mean(scores["validation_losses"]), abs=2e-6)
+    with RitzData(sets["2d"]) as one, RitzData(sets["spheres"]) as two:
+        assert weights.record["data_hash"] == digest_of(one.digest, two.digest)
+
+
+def test_several_sets_resume_to_the_same_end(training, trained):
+    data = ("2d", "spheres")
+    whole = trained(data=data, kind="image", name="a")
+    with pytest.raises(KeyboardInterrupt), training("image", "b", data) as run:
+        run.run(stop_after(4), validate_every=3)
+    assert trained(data=data, kind="image", name="b", resume=True).digest == whole.digest
 
 
 def test_large_sets_are_read_step_by_step_to_the_same_end(trained, sets, monkeypatch):
@@ -262,7 +300,7 @@ def test_a_checkpoint_of_another_run_is_refused(training, trained, tmp_path, set
         ({"optimiser": "muon", "rate": 1e-3}, "training optimiser is 'adam', asked for is 'muon'"),
         ({"data": "other"}, "data_hash is"),
         ({"data": "3d"}, "data_hash is .*; its network ndim is 2, asked for is 3"),
-        ({"validation": str(sets["other"])}, "data_hash is"),
+        ({"validation": [str(sets["other"])]}, "data_hash is"),
     ):
         with pytest.raises(ValueError, match=f"of another run: its {what}.* start anew without --resume"):
             with training(resume=True, **changes):
@@ -282,8 +320,10 @@ def test_a_checkpoint_of_another_run_is_refused(training, trained, tmp_path, set
 def test_sets_that_do_not_fit_are_refused(training, sets, tmp_path):
     for options, message in (
         (dict(data="3d", dim=2), "right-hand sides on 3D grids, the network is for 2D"),
-        (dict(validation=str(sets["3d"])), "right-hand sides on 3D grids, the network is for 2D"),
-        (dict(validation=str(sets["2d"])), "holds what .*2d.h5 holds: validate on another seed"),
+        (dict(validation=[str(sets["3d"])]), "right-hand sides on 3D grids, the network is for 2D"),
+        (dict(validation=[str(sets["2d"])]), "holds what .*2d.h5 holds: validate on another seed"),
+        (dict(data=("2d", "other", "2d")), "holds what .*2d.h5 holds: give each set once"),
+        (dict(data=("2d", "3d")), "right-hand sides on 3D grids, the network is for 2D"),
         (dict(variant=96), "variant is 96"),
         (dict(batch=0), "batch must be at least 1"),
     ):
@@ -295,7 +335,7 @@ def test_sets_that_do_not_fit_are_refused(training, sets, tmp_path):
         (b"no HDF5", "damaged.h5: cannot be read as HDF5"),
     ):
         damaged.write_bytes(content)
-        with pytest.raises(ValueError, match=message), training(validation=str(damaged)):
+        with pytest.raises(ValueError, match=message), training(validation=[str(damaged)]):
             pass
     assert not list(tmp_path.glob("w*"))
 
@@ -304,7 +344,7 @@ def test_options_of_the_other_loss_are_refused(training):
     for kind, changes, message in (
         ("ritz", {"unrolled": 3}, "--unrolled is not an option of --loss ritz"),
         ("ritz", {"warm_up": 3}, "--warm-up is not an option of --loss ritz"),
-        ("unrolled", {"validation": "x.h5"}, "--validation is not an option of --loss unrolled"),
+        ("unrolled", {"validation": ["x.h5"]}, "--validation is not an option of --loss unrolled"),
         ("unrolled", {"dim": None}, "--loss unrolled needs --dim"),
         ("energy", {"warm_up": 1}, "--warm-up is not an option of --loss energy"),
         ("energy", {"dim": None}, "--loss energy needs --dim"),
