@@ -12,21 +12,21 @@ consolve() { "${PYTHON:-python}" -m consolve "$@"; }
 
 data() { # names of sets: DIM-CELLS-DOMAIN-SEED OF THE DOMAIN; each with its validation set
     sets= validation=
-    for name in "$@"; do
-        dim=${name%%-*} domain=${name#*-*-} cells=${name#*-}
+    for set in "$@"; do
+        dim=${set%%-*} domain=${set#*-*-} cells=${set#*-}
         cells=${cells%%-*} seed=${domain##*-} domain=${domain%-*}
         case $dim-$cells-$domain in 2-64-free*) vectors=1500 ;; 2-64*) vectors=3000 ;; *) vectors=4000 ;; esac
         ritz="consolve data ritz --dim $dim --cells $cells --domain $domain --domain-seed $seed --vectors $vectors"
         for part in "" -validation; do
-            file="$out/data/$name$part.h5"
+            file="$out/data/$set$part.h5"
             few= number=0
             test -z "$part" || few="--samples 500" number=1
             resume=
             test -f "$file.part" && resume=--resume
             test -f "$file" || $ritz $few --seed $number --out "$file" $resume
         done
-        sets="$sets --data $out/data/$name.h5"
-        validation="$validation --validation $out/data/$name-validation.h5"
+        sets="$sets --data $out/data/$set.h5"
+        validation="$validation --validation $out/data/$set-validation.h5"
     done
     sets="$sets $validation"
 }
@@ -57,6 +57,7 @@ train closed-64 2-64-closed-box-0 $muon --steps 4000
 train surface-64 "$surfaces" $muon --steps 4000
 train all-64 "2-64-box-0 2-64-closed-box-0 $surfaces" $muon --steps 8000
 train all-image-64 "2-64-box-0 2-64-closed-box-0 $surfaces" $muon --steps 8000 --image
+train energy-image-64 - --loss energy --dim 2 --image $muon --steps 4000
 for seed in 1 2; do
     train "box-64-seed-$seed" 2-64-box-0 $muon --steps 8000 --seed "$seed"
 done

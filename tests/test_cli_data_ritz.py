@@ -11,8 +11,8 @@ import pytest
 
 from consolve.cli import run
 from consolve.hdf5 import import_h5py
+from consolve.pde.data_file import part_path
 from consolve.pde.ritz_data import RitzData
-from consolve.pde.ritz_data_writer import part_path
 from consolve.pde.ritz_step_log import log_path
 
 COMMAND = [

@@ -5,23 +5,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.hdf5 import import_h5py
+from consolve.pde.data_file import DataFile, DataFileError, Layout
 from consolve.pde.grid import GridOperator
 
 CONTENT = "ritz data"
 FORMAT_VERSION = 1
-NO_DIGEST = b"0" * 64
-"""Attribute ``digest`` of a file that is not complete."""
 
 LOW_WEIGHT = 9.0
 """What the coefficients of the low part of the spectrum are multiplied with."""
@@ -33,11 +28,11 @@ SETTINGS = (
     "low_excess", "low_weight", "least", "basis", "chunk",
 )  # fmt: skip
 """Attributes that fix the content of a file."""
-RECORD = ("command", "revision", "consolve_version", "low_vectors", "complete", "digest")
-"""The other ones."""
+RECORD = ("revision", "low_vectors")
+"""The other ones, beside those of every data set."""
 
 
-class RitzDataError(ValueError):
+class RitzDataError(DataFileError):
     """A file of Ritz data that is missing, damaged, unfinished, of another kind or of another version."""
 
 
@@ -129,9 +124,6 @@ class RitzSet:
         )
 
 
-Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
-
-
 def layout(ritz_set: RitzSet, kept: int) -> Layout:
     """Shape and dtype of every dataset of a file with ``kept`` Ritz values."""
     shape, ndim = ritz_set.shape, len(ritz_set.shape)
@@ -182,7 +174,7 @@ def content_digest(
     return sha.hexdigest()
 
 
-class RitzData:
+class RitzData(DataFile):
     """A file of Ritz data, checked when opened, read where it is sliced.
 
     ``with RitzData("box.h5") as data: data.right_hand_sides[3:5]``
@@ -219,40 +211,14 @@ class RitzData:
         or dataset is missing, ill-shaped or not what the digest says.
     """
 
-    def __init__(self, path: str | os.PathLike[str], unfinished: bool = False) -> None:
-        self.path = Path(path)
-        self._file = _open(self.path)
-        try:
-            self._read(unfinished)
-        except RitzDataError:
-            self.close()
-            raise
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            self.close()
-            raise RitzDataError(f"{self.path}: the file is damaged ({error}); {_MAKE}") from error
+    content, title, version = CONTENT, "Ritz data", FORMAT_VERSION
+    required = (*SETTINGS, *RECORD)
+    maker = "consolve data ritz"
+    error, busy = RitzDataError, RitzDataBusy
 
-    def _read(self, unfinished: bool) -> None:
-        attributes = {name: _plain(value) for name, value in self._file.attrs.items()}
-        if attributes.get("content") != CONTENT or "consolve_format" not in attributes:
-            raise RitzDataError(f"{self.path}: an HDF5 file, but not of Ritz data; {_MAKE}")
-        if attributes["consolve_format"] != FORMAT_VERSION:
-            raise RitzDataError(
-                f"{self.path}: format version {attributes['consolve_format']}, this consolve reads "
-                f"{FORMAT_VERSION}; make the file again or install a consolve that fits"
-            )
-        missing = [name for name in SETTINGS + RECORD if name not in attributes]
-        if missing:
-            raise RitzDataError(f"{self.path}: attribute {missing[0]!r} is missing; {_MAKE}")
-        self.attributes = attributes
-        self.digest, self.complete = str(attributes["digest"]), bool(attributes["complete"])
-        if not self.complete and not unfinished:
-            raise RitzDataError(
-                f"{self.path}: not finished; the command that makes it goes on with --resume: "
-                f"{attributes['command']}"
-            )
-        self.ritz_set = RitzSet.of(attributes)
-        for name, (shape, dtype) in layout(self.ritz_set, self._kept()).items():
-            self._check_dataset(name, shape, dtype)
+    def _read(self) -> None:
+        self.ritz_set = RitzSet.of(self.attributes)
+        self._check_layout(layout(self.ritz_set, self._kept()))
         self.right_hand_sides = self._file["right_hand_sides"]
         self.ritz_values = self._file["ritz_values"][()]
         self.ritz_residuals = self._file["ritz_residuals"][()]
@@ -262,33 +228,15 @@ class RitzData:
             self._file["dirichlet"][()],
             self._file["active"][()].astype(np.bool_),
         )
-        self._check_digests()
+        if operator_digest(self.operator) != self.attributes["operator_digest"]:
+            raise self.fault("the operator was changed, its digest does not fit")
+        if self.complete:
+            found = content_digest(self.attributes, self.ritz_values, self.chunk_digests)
+            self._check_digest(found, "chunks")
 
     def _kept(self) -> int:
         dataset = self._file.get("ritz_values")
         return dataset.size if dataset is not None and getattr(dataset, "ndim", 0) == 1 else 0
-
-    def _check_dataset(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        dataset = self._file.get(name)
-        if dataset is None or not hasattr(dataset, "shape"):
-            raise RitzDataError(f"{self.path}: dataset {name!r} is missing; {_MAKE}")
-        if dataset.shape != shape or dataset.dtype != dtype:
-            raise RitzDataError(
-                f"{self.path}: dataset {name!r} is {dataset.dtype}{dataset.shape}, expected {dtype}{shape}; "
-                f"{_MAKE}"
-            )
-
-    def _check_digests(self) -> None:
-        if operator_digest(self.operator) != self.attributes["operator_digest"]:
-            raise RitzDataError(f"{self.path}: the operator was changed, its digest does not fit; {_MAKE}")
-        if not self.complete:
-            return
-        found = content_digest(self.attributes, self.ritz_values, self.chunk_digests)
-        if found != self.digest:
-            raise RitzDataError(
-                f"{self.path}: the digest of its settings and chunks is {found[:12]}, the file says "
-                f"{self.digest[:12]}: it was changed; {_MAKE}"
-            )
 
     def __len__(self) -> int:
         return self.ritz_set.samples
@@ -299,40 +247,3 @@ class RitzData:
         return (
             f"RitzData({str(self.path)!r}: {s.domain} {cells}, {s.samples} right-hand sides, seed {s.seed})"
         )
-
-    def close(self) -> None:
-        """Close the file; ``right_hand_sides`` is of no use any more."""
-        self._file.close()
-
-    def __enter__(self) -> RitzData:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-_MAKE = "make it anew with 'consolve data ritz'"
-
-
-def _open(path: Path) -> Any:
-    h5py = import_h5py()
-    if not path.is_file():
-        raise RitzDataError(f"{path}: there is no such file; {_MAKE}")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if "lock file" in str(error):
-            raise RitzDataBusy(f"{path}: another process is writing it; wait for it to end") from error
-        why = "it is truncated" if "truncated" in str(error) else f"{error}"
-        raise RitzDataError(f"{path}: cannot be read as HDF5 ({why}); {_MAKE}") from error
-
-
-def _plain(value: Any) -> Any:
-    """An attribute as Python's own number, text or list."""
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return value.item() if isinstance(value, np.generic) else value

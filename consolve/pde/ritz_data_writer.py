@@ -1,7 +1,6 @@
 """Files of Ritz data while they grow: what is in them outlives the process, the final name comes last.
 
-As with wave data, HDF5 lays out the whole file and the disk gives its room before the first chunk comes; the
-right-hand sides then go to their places by plain writes, the digest of a chunk after it.
+The digest of a chunk is written after it: chunks whose digests fit are done (`consolve.pde.data_file`).
 """
 
 from __future__ import annotations
@@ -14,13 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import consolve
 from consolve.hdf5 import import_h5py
+from consolve.pde.data_file import (
+    Layout,
+    create,
+    give_name,
+    lay_out,
+    part_path,
+    take_room,
+    write_bytes,
+    write_head,
+)
 from consolve.pde.grid import GridOperator
 from consolve.pde.ritz_data import (
-    CONTENT,
-    FORMAT_VERSION,
-    NO_DIGEST,
     RitzData,
     RitzDataError,
     RitzSet,
@@ -29,22 +34,6 @@ from consolve.pde.ritz_data import (
     layout,
     operator_arrays,
 )
-from consolve.pde.ritz_step_log import write_bytes
-
-
-def part_path(path: str | os.PathLike[str]) -> Path:
-    """Where a file of Ritz data grows: beside it, with ``.part`` at the end."""
-    return Path(f"{os.fspath(path)}.part")
-
-
-def check_settings(data: RitzData, expected: Mapping[str, Any]) -> None:
-    """Raise RitzDataError unless the attributes of a file are the expected ones."""
-    for name, value in expected.items():
-        if data.attributes[name] != value:
-            raise RitzDataError(
-                f"{data.path} holds {name} = {data.attributes[name]}, asked for is {value}; give the "
-                f"options it was made with, or remove it to start over"
-            )
 
 
 class GrowingFile:
@@ -112,11 +101,10 @@ class GrowingFile:
         }  # fmt: skip
         try:
             # HDF5 on a full disk would crash the process: the room is taken first.
-            with open(fresh, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size + 2 * sum(a.nbytes for a in arrays.values()))
+            fresh.unlink(missing_ok=True)
+            take_room(fresh, size + 2 * sum(a.nbytes for a in arrays.values()))
             self._write_frame(fresh, shapes, arrays, attributes)
-            with open(fresh, "ab") as file:
-                os.posix_fallocate(file.fileno(), 0, fresh.stat().st_size)
+            take_room(fresh, fresh.stat().st_size)
             os.replace(fresh, self.part)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
@@ -128,31 +116,17 @@ class GrowingFile:
             fresh.unlink(missing_ok=True)
 
     def _write_frame(
-        self, path: Path, shapes: Any, arrays: Mapping[str, NDArray], attributes: Mapping[str, Any]
+        self, path: Path, shapes: Layout, arrays: Mapping[str, NDArray], attributes: Mapping[str, Any]
     ) -> None:
-        h5py = import_h5py()
-        # The oldest format keeps no flags of a file that is open, which would bar it after a kill.
-        with h5py.File(path, "w", libver=("earliest", "v110")) as file:
-            file.attrs["content"] = CONTENT
-            file.attrs["consolve_format"] = FORMAT_VERSION
-            for name, value in attributes.items():
-                file.attrs[name] = value
-            file.attrs["consolve_version"] = consolve.__version__
-            file.attrs["complete"] = np.uint8(0)
-            file.attrs["digest"] = np.bytes_(NO_DIGEST)
+        with create(path) as file:
+            write_head(file, RitzData, attributes)
             for name, array in arrays.items():
                 packed = name in ("face_coefficient", "dirichlet", "active")
                 file.create_dataset(
                     name, data=np.asarray(array, shapes[name][1]), compression="gzip" if packed else None
                 )
             for name in ("right_hand_sides", "chunk_digest"):
-                shape, dtype = shapes[name]
-                plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-                plist.set_obj_track_times(False)
-                plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-                plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-                space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(dtype, logical=True)
-                h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, plist))
+                lay_out(file, name, *shapes[name])
             file["chunk_digest"][...] = 0
 
     def _chunks_done(self, ritz_values: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -161,7 +135,7 @@ class GrowingFile:
         except RitzDataError as error:
             raise RitzDataError(f"cannot go on; remove the part file to start over: {error}") from error
         with data:
-            check_settings(data, self._settings)
+            data.check_settings(self._settings)
             same = data.ritz_values.shape == ritz_values.shape
             if not same or not np.allclose(data.ritz_values, ritz_values, rtol=1e-10, atol=0):
                 raise RitzDataError(
@@ -211,11 +185,9 @@ class GrowingFile:
         assert self._handle is not None
         os.fsync(self._handle)
         self.close()
-        with import_h5py().File(self.part, "r+") as file:
+        with import_h5py().File(self.part, "r") as file:
             digest = content_digest(self._settings, file["ritz_values"][()], file["chunk_digest"][()])
-            file.attrs.modify("digest", np.bytes_(digest.encode()))
-            file.attrs.modify("complete", np.uint8(1))
-        os.replace(self.part, self.path)
+        give_name(self.part, self.path, digest)
         return digest
 
     def close(self) -> None:

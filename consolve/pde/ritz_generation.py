@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.pde.data_file import part_path
 from consolve.pde.domains import make_domain
 from consolve.pde.grid import GridOperator
 from consolve.pde.lanczos import Lanczos, rank
 from consolve.pde.ritz_data import LEAST, LOW_WEIGHT, RitzData, RitzDataError, RitzSet
-from consolve.pde.ritz_data_writer import GrowingFile, check_settings, part_path
+from consolve.pde.ritz_data_writer import GrowingFile
 from consolve.pde.ritz_memory import Needs, free_memory
 from consolve.pde.ritz_step_log import StepLog, log_path, logged_basis
 
@@ -176,7 +177,7 @@ def _whole(path: str | os.PathLike[str], ritz_set: RitzSet, operator: GridOperat
     with RitzData(path) as data:
         expected = ritz_set.settings(operator, data.attributes["basis"])
         try:
-            check_settings(data, expected)
+            data.check_settings(expected)
         except RitzDataError:
             if log_path(path).exists():  # another set was being made in its place
                 return None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.pde.data_file import write_bytes
 from consolve.pde.ritz_data import RitzDataBusy, RitzDataError
 
 _HEADER = 4096
@@ -163,14 +164,6 @@ def _header(path: Path) -> dict[str, Any]:
             return dict(json.loads(file.read(_HEADER)))
     except (ValueError, TypeError) as error:
         raise RitzDataError(f"{path}: its header is damaged; remove it to start over") from error
-
-
-def write_bytes(handle: int, data: bytes | memoryview, place: int) -> None:
-    """Write all of ``data`` at ``place``."""
-    rest = memoryview(data)
-    while rest:
-        count = os.pwrite(handle, rest, place)
-        rest, place = rest[count:], place + count
 
 
 def _crc(alpha: float, beta: float, following: NDArray[np.float64]) -> int:

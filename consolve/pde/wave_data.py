@@ -5,23 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.hdf5 import import_h5py
+from consolve.pde.data_file import DataFile, DataFileError, Layout
 from consolve.pde.wave_problem import Source, WaveProblem
 from consolve.pde.wave_sampling import PARAMETER_NAMES, SOURCE_COLUMNS, WaveSet
 
 CONTENT = "wave data"
 FORMAT_VERSION = 1
-NO_DIGEST = b"0" * 64
-"""Attribute ``digest`` of a file that is not complete."""
 
 _RUN_ARRAYS = ("u", "speed", "fixed", "source", "start", "kind", "medium_seed", "parameters")
 _UNITS = {
@@ -42,15 +37,15 @@ SETTINGS = (
     "frequency_range", "place_range", "amplitude_range", "source_columns", "parameter_names",
 )  # fmt: skip
 """Attributes that fix the content of a file."""
-RECORD = ("solver", "command", "consolve_version", "complete", "digest")
-"""The other ones."""
+RECORD = ("solver",)
+"""The other ones, beside those of every data set."""
 
 
-class WaveDataError(ValueError):
+class WaveDataError(DataFileError):
     """A file of wave data that is missing, damaged, unfinished, of another kind or of another version."""
 
 
-def layout(wave_set: WaveSet, runs: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def layout(wave_set: WaveSet, runs: int) -> Layout:
     """Shape and dtype of every dataset of a file."""
     times, points = wave_set.snapshots, wave_set.points
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
@@ -124,7 +119,7 @@ class WaveDataBusy(WaveDataError):
     """A file of wave data that another process is writing."""
 
 
-class WaveData:
+class WaveData(DataFile):
     """A file of wave data, checked when opened, read where it is sliced.
 
     ``with WaveData("train.h5") as data: data.u[3:5, ::2]``
@@ -167,42 +162,17 @@ class WaveData:
         or dataset is missing, ill-shaped or (of the small ones) not finite.
     """
 
-    def __init__(self, path: str | os.PathLike[str], unfinished: bool = False) -> None:
-        self.path = Path(path)
-        self._file = _open(self.path)
-        try:
-            self._read(unfinished)
-        except WaveDataError:
-            self.close()
-            raise
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            self.close()
-            raise WaveDataError(f"{self.path}: the file is damaged ({error}); {_MAKE}") from error
+    content, title, version = CONTENT, "wave data", FORMAT_VERSION
+    required = (*SETTINGS, *RECORD)
+    maker = "consolve data wave"
+    error, busy = WaveDataError, WaveDataBusy
 
-    def _read(self, unfinished: bool) -> None:
-        attributes = {name: _plain(value) for name, value in self._file.attrs.items()}
-        if attributes.get("content") != CONTENT or "consolve_format" not in attributes:
-            raise WaveDataError(f"{self.path}: an HDF5 file, but not of wave data; {_MAKE}")
-        if attributes["consolve_format"] != FORMAT_VERSION:
-            raise WaveDataError(
-                f"{self.path}: format version {attributes['consolve_format']}, this consolve reads "
-                f"{FORMAT_VERSION}; make the file again or install a consolve that fits"
-            )
-        missing = [name for name in SETTINGS + RECORD if name not in attributes]
-        if missing:
-            raise WaveDataError(f"{self.path}: attribute {missing[0]!r} is missing; {_MAKE}")
-        self.attributes = attributes
+    def _read(self) -> None:
+        attributes = self.attributes
         self.wave_set = WaveSet(attributes["set"], attributes["split"], attributes["seed"])
         self.runs, self.vertices = int(attributes["runs"]), int(attributes["fe_vertices"])
-        self.solver, self.digest = str(attributes["solver"]), str(attributes["digest"])
-        self.complete = bool(attributes["complete"])
-        if not self.complete and not unfinished:
-            raise WaveDataError(
-                f"{self.path}: not finished; the command that makes it goes on with --resume: "
-                f"{attributes['command']}"
-            )
-        for name, (shape, dtype) in layout(self.wave_set, self.runs).items():
-            self._check_dataset(name, shape, dtype)
+        self.solver = str(attributes["solver"])
+        self._check_layout(layout(self.wave_set, self.runs))
         self.source_columns = SOURCE_COLUMNS
         self.parameter_names = () if self.wave_set.whole else PARAMETER_NAMES
         self.u, self.speed, self.fixed = (self._file[name] for name in ("u", "speed", "fixed"))
@@ -215,26 +185,11 @@ class WaveData:
         if self.complete:
             self._check_small()
 
-    def _check_dataset(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        dataset = self._file.get(name)
-        if dataset is None or not hasattr(dataset, "shape"):
-            raise WaveDataError(f"{self.path}: dataset {name!r} is missing; {_MAKE}")
-        if dataset.shape != shape or dataset.dtype != dtype:
-            raise WaveDataError(
-                f"{self.path}: dataset {name!r} is {dataset.dtype}{dataset.shape}, expected {dtype}{shape}; "
-                f"{_MAKE}"
-            )
-
     def _check_small(self) -> None:
         for name in ("time", "x", "y", "start", "source", "parameters"):
             if not np.isfinite(getattr(self, name)).all():
-                raise WaveDataError(f"{self.path}: dataset {name!r} holds NaN or Inf; {_MAKE}")
-        found = content_digest(self.attributes, self.run_digests)
-        if found != self.digest:
-            raise WaveDataError(
-                f"{self.path}: the digest of its settings and runs is {found[:12]}, the file says "
-                f"{self.digest[:12]}: it was changed; {_MAKE}"
-            )
+                raise self.fault(f"dataset {name!r} holds NaN or Inf")
+        self._check_digest(content_digest(self.attributes, self.run_digests), "runs")
 
     @property
     def interval(self) -> float:
@@ -265,43 +220,6 @@ class WaveData:
     def __repr__(self) -> str:
         s = self.wave_set
         return f"WaveData({str(self.path)!r}: {s.name} {s.split}, {self.runs} runs, seed {s.seed})"
-
-    def close(self) -> None:
-        """Close the file; ``u``, ``speed`` and ``fixed`` are of no use any more."""
-        self._file.close()
-
-    def __enter__(self) -> WaveData:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-_MAKE = "make it anew with 'consolve data wave'"
-
-
-def _open(path: Path) -> Any:
-    h5py = import_h5py()
-    if not path.is_file():
-        raise WaveDataError(f"{path}: there is no such file; {_MAKE}")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if "lock file" in str(error):
-            raise WaveDataBusy(f"{path}: another process is writing it; wait for it to end") from error
-        why = "it is truncated" if "truncated" in str(error) else f"{error}"
-        raise WaveDataError(f"{path}: cannot be read as HDF5 ({why}); {_MAKE}") from error
-
-
-def _plain(value: Any) -> Any:
-    """An attribute as Python's own number, text or list."""
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def megabytes(wave_set: WaveSet, runs: int) -> int:

@@ -1,9 +1,6 @@
 """Files of wave data while they grow: what is in them outlives the process, the final name comes last.
 
-HDF5 lays out the whole file before the first run comes, and its room on the disk is taken.  Runs then go to
-their places by plain writes, the digest of a run after its arrays; HDF5's own book-keeping is not touched.
-The process may be killed between any two writes: the file opens, and the runs whose digests fit are done.
-(A disk that fills up under HDF5 itself would crash the process when it ends.)
+The digest of a run is written after its arrays: runs whose digests fit are done (`consolve.pde.data_file`).
 """
 
 from __future__ import annotations
@@ -19,12 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import consolve
 from consolve.hdf5 import import_h5py
+from consolve.pde.data_file import create, give_name, lay_out, part_path, take_room, write_bytes, write_head
 from consolve.pde.wave_data import (
-    CONTENT,
-    FORMAT_VERSION,
-    NO_DIGEST,
     UNITS,
     WaveData,
     WaveDataBusy,
@@ -40,11 +34,6 @@ from consolve.pde.wave_data import (
 from consolve.pde.wave_sampling import WaveSet
 
 
-def part_path(path: str | os.PathLike[str]) -> Path:
-    """Where a file of wave data grows: beside it, with ``.part`` at the end."""
-    return Path(f"{os.fspath(path)}.part")
-
-
 def digest_of_whole(path: str | os.PathLike[str], expected: Mapping[str, Any]) -> str:
     """Digest of a file that is whole already, if its attributes are the expected ones.
 
@@ -54,17 +43,8 @@ def digest_of_whole(path: str | os.PathLike[str], expected: Mapping[str, Any]) -
         If they are not, or it is no such file.
     """
     with WaveData(path) as data:
-        _check_settings(data, expected)
+        data.check_settings(expected)
         return data.digest
-
-
-def _check_settings(data: WaveData, expected: Mapping[str, Any]) -> None:
-    for name, value in expected.items():
-        if data.attributes[name] != value:
-            raise WaveDataError(
-                f"{data.path} holds {name} = {data.attributes[name]}, asked for is {value}; give the "
-                f"options it was made with, or remove it to start over"
-            )
 
 
 class GrowingFile:
@@ -122,17 +102,15 @@ class GrowingFile:
 
     def _create(self) -> None:
         # A part file that can be resumed appears all at once.
-        h5py = import_h5py()
         fresh = self.part.with_name(f"{self.part.name}.new")
         size = 1_010_000 * (1 + megabytes(self.wave_set, self.runs))  # with room for HDF5's book-keeping
         try:
             if size > shutil.disk_usage(self.part.parent).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            _take_room(fresh, size)
-            # The oldest format keeps no flags of a file that is open, which would bar it after a kill.
-            with h5py.File(fresh, "w", libver=("earliest", "v110")) as file:
-                self._write_frame(h5py, file)
-            _take_room(fresh, fresh.stat().st_size)
+            take_room(fresh, size)
+            with create(fresh) as file:
+                self._write_frame(file)
+            take_room(fresh, fresh.stat().st_size)
             os.replace(fresh, self.part)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
@@ -143,25 +121,10 @@ class GrowingFile:
         finally:
             fresh.unlink(missing_ok=True)
 
-    def _write_frame(self, h5py: Any, file: Any) -> None:
-        file.attrs["content"] = CONTENT
-        file.attrs["consolve_format"] = FORMAT_VERSION
-        file.attrs["units"] = UNITS
-        for name, value in self._attributes.items():
-            file.attrs[name] = value
-        file.attrs["consolve_version"] = consolve.__version__
-        file.attrs["complete"] = np.uint8(0)
-        file.attrs["digest"] = np.bytes_(NO_DIGEST)
+    def _write_frame(self, file: Any) -> None:
+        write_head(file, WaveData, {"units": UNITS} | self._attributes)
         for name, (shape, dtype) in layout(self.wave_set, self.runs).items():
-            plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            plist.set_obj_track_times(False)
-            plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-            if name == "u":
-                plist.set_chunk((1, *shape[1:]))
-            space = h5py.h5s.create_simple(shape)
-            kind = h5py.h5t.py_create(dtype, logical=True)
-            h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, plist))
+            lay_out(file, name, shape, dtype, (1, *shape[1:]) if name == "u" else None)
             if dataset_units(name):
                 file[name].attrs["units"] = dataset_units(name)
         file["run_digest"][...] = 0
@@ -176,7 +139,7 @@ class GrowingFile:
         except WaveDataError as error:
             raise WaveDataError(f"cannot go on; remove the part file to start over: {error}") from error
         with data:
-            _check_settings(data, {k: v for k, v in self._attributes.items() if k != "command"})
+            data.check_settings({k: v for k, v in self._attributes.items() if k != "command"})
             return np.array([self._is_done(data, run) for run in range(self.runs)])
 
     def _is_done(self, data: WaveData, run: int) -> bool:
@@ -216,6 +179,7 @@ class GrowingFile:
         OSError
             If the disk takes it not.  What was written before stays.
         """
+        assert self._handle is not None
         shapes = layout(self.wave_set, self.runs)
         digest = run_digest(self.wave_set, arrays)
         try:
@@ -226,20 +190,13 @@ class GrowingFile:
                 entry = np.ascontiguousarray(values, dtype)
                 if entry.size != np.prod(shape[1:], dtype=int):
                     raise ValueError(f"{name} of run {run} has shape {entry.shape}, expected {shape[1:]}")
-                self._write_bytes(entry.tobytes(), int(self._places[name][run]))
+                write_bytes(self._handle, entry.tobytes(), int(self._places[name][run]))
         except OSError as error:
             raise OSError(
                 f"cannot write run {run} into {self.part}: {error.strerror}; the runs done are kept, "
                 f"--resume goes on from there"
             ) from error
         self.done[run] = True
-
-    def _write_bytes(self, entry: bytes, place: int) -> None:
-        assert self._handle is not None
-        rest = memoryview(entry)
-        while rest:
-            count = os.pwrite(self._handle, rest, place)
-            rest, place = rest[count:], place + count
 
     def finish(self) -> str:
         """Give the whole file its name; returns its digest."""
@@ -248,11 +205,9 @@ class GrowingFile:
         assert self._handle is not None
         os.fsync(self._handle)
         self.close()
-        with import_h5py().File(self.part, "r+") as file:
+        with import_h5py().File(self.part, "r") as file:
             digest = content_digest(self._attributes, file["run_digest"][()])
-            file.attrs.modify("digest", np.bytes_(digest.encode()))
-            file.attrs.modify("complete", np.uint8(1))
-        os.replace(self.part, self.path)
+        give_name(self.part, self.path, digest)
         return digest
 
     def close(self) -> None:
@@ -262,9 +217,3 @@ class GrowingFile:
                 self.part.unlink(missing_ok=True)
             os.close(self._handle)
             self._handle = None
-
-
-def _take_room(path: Path, size: int) -> None:
-    """Make the disk hold ``size`` bytes for a file, or raise OSError."""
-    with open(path, "ab") as file:
-        os.posix_fallocate(file.fileno(), 0, size)

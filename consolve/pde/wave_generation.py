@@ -11,9 +11,10 @@ import numpy as np
 from numba import get_num_threads
 from numpy.typing import NDArray
 
+from consolve.pde.data_file import part_path
 from consolve.pde.wave_batch import run_many
 from consolve.pde.wave_data import settings
-from consolve.pde.wave_data_writer import GrowingFile, digest_of_whole, part_path
+from consolve.pde.wave_data_writer import GrowingFile, digest_of_whole
 from consolve.pde.wave_grid import WaveGrid
 from consolve.pde.wave_leapfrog import LeapFrog
 from consolve.pde.wave_problem import PixelMedium, WaveProblem

@@ -1,4 +1,4 @@
-"""Ritz data: the distribution, the file, and what interruptions and faults do to it."""
+"""Ritz data: the distribution, and what interruptions do to the file."""
 
 import errno
 import os
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from consolve.hdf5 import import_h5py
-from consolve.pde import ritz_step_log
+from consolve.pde import data_file
+from consolve.pde.data_file import part_path
 from consolve.pde.domains import make_domain
 from consolve.pde.grid import GridOperator
 from consolve.pde.lanczos import Lanczos
 from consolve.pde.ritz_data import RitzData, RitzDataBusy, RitzDataError, RitzSet
 from consolve.pde.ritz_data_check import check
-from consolve.pde.ritz_data_writer import part_path
 from consolve.pde.ritz_generation import RitzSampler, generate, narrowed
 from consolve.pde.ritz_memory import Needs, NotEnoughMemory
 from consolve.pde.ritz_step_log import StepLog, log_path
@@ -287,7 +287,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, small, monkeypatch, at):
         return real(handle, data, place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ritz_step_log.os, "pwrite", pwrite)
+        patch.setattr(data_file.os, "pwrite", pwrite)
         with pytest.raises(OSError, match="No space left on device; .* --resume goes on from there"):
             generate(path, SMALL)
     made = generate(path, SMALL, resume=True)
@@ -309,112 +309,3 @@ def test_impossible_sets_are_refused(tmp_path, ritz_set, message):
     with pytest.raises(ValueError, match=message):
         generate(tmp_path / "a.h5", ritz_set)
     assert files(tmp_path) == []
-
-
-def changed(small, tmp_path, change):
-    path = tmp_path / "a.h5"
-    shutil.copy(small[0], path)
-    with import_h5py().File(path, "r+") as file:
-        change(file)
-    return path
-
-
-def replace(name, value):
-    def change(file):
-        file.attrs[name] = value
-
-    return change
-
-
-def delete(file):
-    del file["ritz_values"]
-
-
-def reshape(file):
-    del file["dirichlet"]
-    file["dirichlet"] = np.zeros((7, 9))
-
-
-def open_a_face(file):
-    file["dirichlet"][2, 2] += 1
-
-
-def swap(file):
-    file["ritz_values"][:2] = file["ritz_values"][:2][::-1]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (replace("content", "wave data"), "but not of Ritz data"),
-        (replace("consolve_format", 2), "format version 2, this consolve reads 1"),
-        (replace("seed", 6), "it was changed"),
-        (replace("complete", np.uint8(0)), "not finished; .* --resume: consolve data ritz"),
-        (lambda file: file.attrs.pop("basis"), "attribute 'basis' is missing"),
-        (delete, "'ritz_values' is missing|expected .*ritz"),
-        (reshape, r"'dirichlet' is float64\(7, 9\), expected float64\(7, 8\)"),
-        (open_a_face, "the operator was changed"),
-        (swap, "it was changed"),
-    ],
-)
-def test_a_file_that_is_not_right_is_refused(tmp_path, small, change, message):
-    with pytest.raises(RitzDataError, match=message):
-        RitzData(changed(small, tmp_path, change))
-
-
-def test_a_file_that_is_missing_truncated_or_no_hdf5_is_refused(tmp_path, small):
-    with pytest.raises(RitzDataError, match="no such file"):
-        RitzData(tmp_path / "a.h5")
-    (tmp_path / "a.h5").write_bytes(small[0].read_bytes()[:5000])
-    with pytest.raises(RitzDataError, match="it is truncated"):
-        RitzData(tmp_path / "a.h5")
-    (tmp_path / "a.h5").write_text("no HDF5")
-    with pytest.raises(RitzDataError, match="cannot be read as HDF5"):
-        RitzData(tmp_path / "a.h5")
-
-
-def test_the_check_finds_nothing_in_a_good_file(small):
-    told = []
-    found = check(small[0], lambda done, of: told.append((done, of)))
-    assert found.faults == [] and found.norm_error < 1e-6
-    assert told == [(1024, 2100), (2048, 2100), (2100, 2100)]
-    assert abs(found.rayleigh_quotient - found.expected_quotient) < found.quotient_tolerance < 0.5
-
-
-def set_b(index, value):
-    def change(file):
-        file["right_hand_sides"][index] = value
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("index", "value", "message"),
-    [
-        ((1500, 1, 1), np.nan, "right-hand side 1500 holds NaN or Inf"),
-        ((3, 0), 0.5, "right-hand side 3 has norm"),
-        (2099, 0, "right-hand side 2099 has norm 0, not 1"),
-        ((5, 3, 3), 1e-3, "right-hand sides 0 to 1023: their content does not fit"),
-    ],
-)
-def test_the_check_finds_faults(tmp_path, small, index, value, message):
-    faults = check(changed(small, tmp_path, set_b(index, value))).faults
-    assert any(message in fault for fault in faults) and "do" in faults[0]
-
-
-def test_the_check_finds_values_outside_the_cells_and_in_the_null_space(tmp_path, small):
-    with RitzData(small[0]) as data:
-        outside = tuple(int(i) for i in np.argwhere(~data.operator.active)[0])
-    faults = check(changed(small, tmp_path, set_b((4, *outside), 0.1))).faults
-    assert any("right-hand side 4 is not 0 outside" in fault for fault in faults)
-    with RitzData(small[0]) as data:
-        b = data.right_hand_sides[6]
-        b[data.operator.active] += 0.05
-    faults = check(changed(small, tmp_path, set_b(6, b / np.linalg.norm(b)))).faults
-    assert any("right-hand side 6 has a part of" in fault for fault in faults)
-
-
-def test_the_check_finds_right_hand_sides_of_another_distribution(tmp_path, monkeypatch):
-    monkeypatch.setattr("consolve.pde.ritz_generation.LOW_WEIGHT", 3.0)
-    generate(tmp_path / "a.h5", RitzSet("box", (12, 12), 144, 2000))
-    assert "mean Rayleigh quotient" in check(tmp_path / "a.h5").faults[0]

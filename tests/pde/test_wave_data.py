@@ -10,9 +10,10 @@ import pytest
 
 from consolve.hdf5 import import_h5py
 from consolve.pde import wave_generation
+from consolve.pde.data_file import part_path
 from consolve.pde.wave_data import WaveData, WaveDataBusy, WaveDataError, layout, run_digest, settings
 from consolve.pde.wave_data_check import check
-from consolve.pde.wave_data_writer import GrowingFile, part_path
+from consolve.pde.wave_data_writer import GrowingFile
 from consolve.pde.wave_generation import generate, solve_runs
 from consolve.pde.wave_leapfrog import LeapFrog
 from consolve.pde.wave_sampling import SETS, STORED_VERTICES, WaveSet
@@ -128,18 +129,18 @@ def test_a_run_that_was_half_written_is_made_again(files, tmp_path):
 def test_a_process_killed_in_the_middle_of_a_write_loses_that_run_only(tmp_path, calls):
     code = f"""
 import os, signal, sys
-from consolve.pde.wave_data_writer import GrowingFile
+from consolve.pde import wave_data_writer
 from consolve.pde.wave_generation import generate
 from consolve.pde.wave_sampling import WaveSet
-write, count = GrowingFile._write_bytes, 0
-def killed(self, entry, place):
+write, count = wave_data_writer.write_bytes, 0
+def killed(handle, entry, place):
     global count
     count += 1
     if count == {calls}:
-        write(self, entry[: len(entry) // 2], place)
+        write(handle, entry[: len(entry) // 2], place)
         os.kill(os.getpid(), signal.SIGKILL)
-    write(self, entry, place)
-GrowingFile._write_bytes = killed
+    write(handle, entry, place)
+wave_data_writer.write_bytes = killed
 generate(sys.argv[1], WaveSet("zone"), 4, 64)
 """
     path = tmp_path / "a.h5"
@@ -238,7 +239,7 @@ def test_a_disk_that_is_full_in_the_middle_keeps_the_runs_before(tmp_path, monke
         return pwrite(handle, data, place)
 
     with monkeypatch.context() as patched:
-        patched.setattr("consolve.pde.wave_data_writer.os.pwrite", full)
+        patched.setattr("consolve.pde.data_file.os.pwrite", full)
         with pytest.raises(OSError, match=r"cannot write run 1 .*No space left.*--resume"):
             generate(path, WaveSet("zone"), 3, STORED_VERTICES)
     assert generate(path, WaveSet("zone"), 3, STORED_VERTICES, resume=True).solved == 2
