@@ -213,7 +213,7 @@ def assemble(f0, f1, f2, dirichlet, active, cells, number):
 
 
 @njit(**_OPTIONS)
-def _root(parent, a):
+def root_of(parent, a):
     """Smallest run of the component of run a as known so far; paths are halved on the way."""
     while parent[a] != a:
         parent[a] = parent[parent[a]]
@@ -230,7 +230,7 @@ def _join_rows(face, first, second, parent):
             a, b = np.int64(first[k]), np.int64(second[k])
             if a != last_a or b != last_b:
                 last_a, last_b = a, b
-                a, b = _root(parent, a), _root(parent, b)
+                a, b = root_of(parent, a), root_of(parent, b)
                 if a < b:
                     parent[b] = a
                 else:
@@ -291,7 +291,7 @@ def _join_all(f0, f1, labels, fixed, number, has_dirichlet):
             if i + 1 < n0:
                 _join_rows(f0[i, j], labels[i, j], labels[i + 1, j], parent)
     for run in range(parent.size):
-        parent[run] = _root(parent, np.int64(run))
+        parent[run] = root_of(parent, np.int64(run))
     # A root is the first run of its component: when a run is numbered, its root has been.
     count = 0
     for run in range(parent.size):

@@ -9,6 +9,8 @@ are volumes (n0, n1, n2).
 import numpy as np
 from numba import njit, prange
 
+from consolve.pde.kernels import root_of
+
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 _BLOCK = 64
 _OFF, _ON = np.uint8(0), np.uint8(1)
@@ -70,21 +72,13 @@ def runs_of_cells(active, threads):
 
 
 @njit(**_OPTIONS)
-def _root(parent, a):
-    while parent[a] != a:
-        parent[a] = parent[parent[a]]
-        a = np.int64(parent[a])
-    return a
-
-
-@njit(**_OPTIONS)
 def _join(runs, parent, a, a_end, b, b_end):
     """Unite the runs of two lines that lie beside each other."""
     while a < a_end and b < b_end:
         low_a, low_b = runs[a, 3], runs[b, 3]
         high_a, high_b = low_a + runs[a, 1], low_b + runs[b, 1]
         if low_a < high_b and low_b < high_a and runs[a, 2] >= 0 and runs[b, 2] >= 0:
-            first, second = _root(parent, a), _root(parent, b)
+            first, second = root_of(parent, a), root_of(parent, b)
             if first < second:
                 parent[second] = first
             else:
@@ -132,7 +126,7 @@ def components_of_runs(runs, start, shape, fixed_start, fixed_place):
         if runs[r, 2] < 0:
             number[r] = -1
             continue
-        root = _root(parent, r)
+        root = root_of(parent, r)
         if root == r:
             number[r] = components
             components += 1
