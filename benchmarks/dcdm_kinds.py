@@ -41,9 +41,8 @@ TABLES: dict[str, dict[str, Any]] = {
             "surface-64": "three free surfaces",
             "all-64": "all five",
             "all-image-64": "all five, with the image",
-            "energy-image-64": "random domains, with the image, energy loss",
         },
-        "shipped": ("dcdm-deep",),
+        "shipped": ("dcdm-image", "dcdm-deep"),
         "domains": ("box", "spheres", "rotor", "closed-box", "closed-spheres", "free-surface"),
     },
     "seeds": {

@@ -34,7 +34,7 @@ from consolve.files import whole_file
 RESULTS = Path(__file__).parent / "results" / "dcdm_sizes.json"
 DOCS = Path(__file__).parent.parent / "docs"
 SIZES = {2: (64, 128, 256, 512, 1024), 3: (32, 64, 128)}
-MODELS = ("dcdm", "dcdm-deep")
+MODELS = ("dcdm", "dcdm-image", "dcdm-deep")
 PLAIN = ("cg", "dcd")
 KEY = ("solver", "dim", "domain", "cells", "seed")
 Row = dict[str, Any]

@@ -47,6 +47,8 @@ train() { # name, sets (- for none), options
 muon="--optimiser muon --rate 1e-3"
 train dcdm-2d 2-128-box-0 $muon --steps 8000
 train dcdm-3d 3-32-box-0 $muon --batch 4 --steps 2500
+train dcdm-image-2d - --loss energy --dim 2 --image $muon --steps 4000
+train dcdm-image-3d - --loss energy --dim 3 --image $muon --batch 4 --steps 2500
 train dcdm-deep-2d - --loss energy --dim 2 --network dcdm-deep --optimiser muon --rate 2e-3 --steps 8000
 train dcdm-deep-3d - --loss energy --dim 3 --network dcdm-deep --optimiser muon --rate 2e-3 --batch 4 --steps 2500
 
@@ -57,7 +59,6 @@ train closed-64 2-64-closed-box-0 $muon --steps 4000
 train surface-64 "$surfaces" $muon --steps 4000
 train all-64 "2-64-box-0 2-64-closed-box-0 $surfaces" $muon --steps 8000
 train all-image-64 "2-64-box-0 2-64-closed-box-0 $surfaces" $muon --steps 8000 --image
-train energy-image-64 - --loss energy --dim 2 --image $muon --steps 4000
 for seed in 1 2; do
     train "box-64-seed-$seed" 2-64-box-0 $muon --steps 8000 --seed "$seed"
 done

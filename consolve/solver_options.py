@@ -113,8 +113,9 @@ CNN = (
         "pc_cnn_model",
         "NAME|FILE",
         "auto",
-        "network: auto, multilevel (learned), mg (its classical twin), dcdm (as published; for "
-        "-ksp_type dcd and other flexible methods) and dcdm-deep, both in torch, or a weights file",
+        "network: auto, multilevel (learned), mg (its classical twin), in torch dcdm (as published), "
+        "dcdm-image (the same, which sees walls; both for -ksp_type dcd and other flexible methods) and "
+        "dcdm-deep, or a weights file",
         _model,
     ),
     Option(

@@ -37,9 +37,10 @@ COLOURS = {
     "dpcg-ritz": "#a3b8c8",
     "dcdm": "#c2185b",
     "dcdm-deep": "#6a1b9a",
+    "dcdm-image": "#e879a6",
 }
 OTHERS = ("#0ea5e9", "#d946ef", "#65a30d", "#be123c", "#0f766e")
-MARKERS = dict(zip(COLOURS, "ovs^Pd*XD8<>ph"))
+MARKERS = dict(zip(COLOURS, "ovs^Pd*XD8<>phH"))
 STYLE = {
     "figure.dpi": 150,
     "savefig.dpi": 150,

@@ -119,6 +119,10 @@ def _dcdm(ndim: int, ranks: int) -> Options:
     return {"ksp_type": "dcd", "pc_type": "cnn", "pc_cnn_model": "dcdm"}
 
 
+def _dcdm_image(ndim: int, ranks: int) -> Options:
+    return {"ksp_type": "dcd", "pc_type": "cnn", "pc_cnn_model": "dcdm-image"}
+
+
 def _dcdm_deep(ndim: int, ranks: int) -> Options:
     return {"ksp_type": "dcd", "pc_type": "cnn", "pc_cnn_model": "dcdm-deep"}
 
@@ -142,6 +146,7 @@ SOLVERS: dict[str, Solver] = {
         Solver("dpcg", "CG + diagonal, 16 boxes deflated", _dpcg, deflation="boxes"),
         Solver("dpcg-ritz", "CG + diagonal, 16 Ritz vectors deflated", _dpcg, deflation="ritz"),
         Solver("dcdm", "deep conjugate directions as published", _dcdm, one_rank=True),
+        Solver("dcdm-image", "the same, which sees the cell image", _dcdm_image, one_rank=True),
         Solver("dcdm-deep", "deep conjugate directions, deeper network", _dcdm_deep, one_rank=True),
         Solver("grid", "GridSolver: as dcd, without a matrix", _none, one_rank=True, own_task="grid"),
         Solver(

@@ -26,7 +26,7 @@ from consolve.hdf5 import import_h5py
 from consolve.learned.weights import WeightsError, read_file
 
 FORMAT_VERSION = 1
-SHIPPED = ("dcdm", "dcdm-deep")
+SHIPPED = ("dcdm", "dcdm-image", "dcdm-deep")
 """Networks in the package, in 2D and 3D."""
 
 PUBLISHED = {64: (4, 3, 2), 128: (6, 5, 3)}
@@ -223,7 +223,7 @@ def is_dcdm_file(path: str | os.PathLike[str]) -> bool:
 
 
 def load_dcdm_weights(name_or_path: str | os.PathLike[str], ndim: int | None = None) -> DCDMWeights:
-    """Weights by name (``dcdm``, ``dcdm-deep``) or from an HDF5 file.
+    """Weights by name (``dcdm``, ``dcdm-image``, ``dcdm-deep``) or from an HDF5 file.
 
     Parameters
     ----------

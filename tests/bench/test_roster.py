@@ -28,7 +28,7 @@ def test_own_solver_from_options():
 
 def test_solvers_run_on_ranks_unless_they_have_threads_of_their_own():
     threaded = [name for name, solver in SOLVERS.items() if solver.one_rank]
-    assert threaded == ["dcd", "dcd-mg", "dcdm", "dcdm-deep", "grid", "fft"]
+    assert threaded == ["dcd", "dcd-mg", "dcdm", "dcdm-image", "dcdm-deep", "grid", "fft"]
     assert not find_solver("a=-pc_type cnn").one_rank
 
 

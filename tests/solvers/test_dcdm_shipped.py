@@ -43,7 +43,15 @@ def test_the_published_network_needs_few_iterations_near_the_size_it_was_trained
     assert found.reason > 0 and residual <= 1.001e-4
 
 
-@pytest.mark.parametrize("name", ["dcdm", "dcdm-deep"])
+@pytest.mark.parametrize("domain", ["box", "spheres", "free-surface", "rotor", "closed-spheres"])
+@pytest.mark.parametrize("shape, most", [((64, 64), 26), ((32, 32, 32), 30)])
+def test_the_network_that_sees_the_image_serves_every_kind_of_boundary(problems, shape, most, domain):
+    found, residual = solved(problems, "dcd", "dcdm-image", shape, domain, rtol=1e-4)
+    assert found.reason > 0 and residual <= 1.001e-4
+    assert found.iterations <= most
+
+
+@pytest.mark.parametrize("name", ["dcdm", "dcdm-image", "dcdm-deep"])
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_shipped_weights_say_how_they_came_about(name, ndim):
     record = load_dcdm_weights(name, ndim).record
