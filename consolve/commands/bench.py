@@ -23,8 +23,8 @@ OF_ALL = (
     click.option("--rtol", type=Positive(), default=1e-6, show_default=True, help="On the true residual."),
     click.option(
         "--solver", "solvers", multiple=True, metavar="NAME",
-        help="Repeat for several: cg icc gamg hypre ml mg cnn dcd dcd-mg dcdm dcdm-image dcdm-deep dpcg fft, or "
-        "your own as 'LABEL=-ksp_type ... -pc_type ...'.  [default: cg icc gamg hypre mg cnn dcd]",
+        help="Repeat for several: cg icc gamg hypre ml mg cnn dcd dcd-mg dcdm dcdm-image dcdm-deep dpcg "
+        "fft, or your own as 'LABEL=-ksp_type ... -pc_type ...'.  [default: cg icc gamg hypre mg cnn dcd]",
     ),
     click.option(
         "--cores", type=click.IntRange(min=1), default=lambda: len(os.sched_getaffinity(0)),

@@ -4,9 +4,9 @@
 option                    default        meaning
 ========================  =============  ===========================================================
 -pc_cnn_model NAME|FILE   auto           network: auto, multilevel (learned), mg (its classical
-                                         twin), in torch dcdm (as published), dcdm-image (the
-                                         same, which sees walls; both for -ksp_type dcd and other
-                                         flexible methods) and dcdm-deep, or a weights file
+                                         twin), in torch dcdm (as published), dcdm-image (the same,
+                                         which sees walls; both for -ksp_type dcd and other flexible
+                                         methods) and dcdm-deep, or a weights file
 -pc_cnn_grid NX,NY[,NZ]   from the DMDA  rows number all cells of this grid, x fastest; the fastest
                                          index comes first
 -pc_cnn_mask FILE         none           rows number the fluid cells of this image (.npy, .npz,
