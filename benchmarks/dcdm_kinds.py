@@ -7,8 +7,9 @@
 White-noise right-hand sides on domains of the gallery, seeds 1001 and on (none of them in a training), by
 the KSP ``dcd``; iterations are means over the seeds.  At 64^2: networks trained on the box with one open
 side, on the closed one, under a free surface, on all of these, without and with the cell image as further
-input; each solves all kinds, empty and with obstacles.  At 32^3: the published optimiser and rate beside
-ours.  Writes ``benchmarks/results/dcdm_kinds.json`` and tables of ``docs/dcdm.md``.
+input; each solves all kinds, empty and with obstacles; and the first of them with more directions.  At 128^2:
+the shipped networks.  At 32^3: the published optimiser and rate beside ours.  Writes
+``benchmarks/results/dcdm_kinds.json`` and tables of ``docs/dcdm.md``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ SEEDS = 8
 Row = dict[str, Any]
 TABLES: dict[str, dict[str, Any]] = {
     "kinds": {
+        "title": "trained on",
         "dim": 2,
         "cells": 64,
         "models": {
@@ -45,14 +47,25 @@ TABLES: dict[str, dict[str, Any]] = {
         "shipped": ("dcdm-image", "dcdm-deep"),
         "domains": ("box", "spheres", "rotor", "closed-box", "closed-spheres", "free-surface"),
     },
-    "seeds": {
+    "geometry": {
+        "title": "network",
+        "dim": 2,
+        "cells": 128,
+        "models": {},
+        "shipped": ("dcdm", "dcdm-image", "dcdm-deep"),
+        "domains": ("box", "spheres", "rotor", "boxes", "free-surface"),
+    },
+    "directions": {
+        "title": "`-ksp_dcd_directions`",
         "dim": 2,
         "cells": 64,
-        "models": {"box-64": "seed 0", "box-64-seed-1": "seed 1", "box-64-seed-2": "seed 2"},
+        "models": {"box-64": "box"},
         "shipped": (),
+        "directions": (2, 4, 8, 16, 32),
         "domains": ("box", "spheres", "rotor", "boxes"),
     },
     "budget": {
+        "title": "training",
         "dim": 3,
         "cells": 32,
         "models": {"adam-32": "Adam, 1e-4, batch 10", "dcdm-3d": "Muon, 1e-3, batch 4"},
@@ -125,19 +138,28 @@ def measure(what: dict[str, Any], folder: Path, seeds: int) -> Row:
         max_iterations=300,
         seconds=60,
         repeat=1,
+        directions=None,
     )
     models = {name: [path] for name, path in there.items()} | {name: [name] for name in what["shipped"]}
-    return {"trainings": trainings, "rows": list(dcdm_sizes.rows(chosen, models))}
+    if "directions" not in what:
+        return {"trainings": trainings, "rows": list(dcdm_sizes.rows(chosen, models))}
+    found = []
+    for chosen.directions in what["directions"]:
+        chosen.no_plain = bool(found)
+        for row in dcdm_sizes.rows(chosen, models):
+            label = row["solver"] if row["solver"] == "cg" else str(chosen.directions)
+            found.append(row | {"solver": label})
+    return {"trainings": {}, "rows": found}
 
 
 def table(what: dict[str, Any], found: Row) -> str:
     """Markdown: mean iterations to 1e-4 / 1e-6, networks down, domains across."""
     rows = found["rows"]
     labels = {"cg": "CG"} | what["models"] | {name: f"`{name}`" for name in what["shipped"]}
+    if "directions" in what:
+        labels = {"cg": "CG"} | {str(number): str(number) for number in what["directions"]}
     power = "²" if what["dim"] == 2 else "³"
-    head = ["trained on" if "seed" not in labels.get("box-64", "") else "box", *what["domains"]]
-    if what["dim"] == 3:
-        head[0] = "training"
+    head = [what["title"], *what["domains"]]
     lines = [f"| {' | '.join(head)} |", "|---|" + "---|" * len(what["domains"])]
     for name, label in labels.items():
         own = [row for row in rows if row["solver"] == name]

@@ -80,6 +80,7 @@ def arguments() -> argparse.Namespace:
     add("--seed", type=int, nargs="+", default=[1001], help="of domains and right-hand sides (default 1001)")
     add("--tolerance", type=float, nargs="+", default=[1e-4, 1e-6], help="falling; default 1e-4 1e-6")
     add("--max-iterations", type=int, default=1000, help="of networks (default 1000)")
+    add("--directions", type=int, help="-ksp_dcd_directions of networks (default 2)")
     add("--seconds", type=float, default=120, help="limit of each solve by a network (default 120)")
     add("--repeat", type=int, default=1, help="set-ups and solves; the fastest counts")
     add("--out", type=Path, default=RESULTS, help="JSON of results")
@@ -167,6 +168,8 @@ def solve(
     given = stopping_options(chosen.tolerance[-1]) | options
     if bounded:
         given["ksp_max_it"] = str(chosen.max_iterations)
+        if chosen.directions:
+            given["ksp_dcd_directions"] = str(chosen.directions)
     A = assemble_matrix(operator, PETSc.COMM_SELF)
     x, b = A.createVecs()
     b.array = rhs.ravel()[operator.cells]

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the Ritz data and trains every network of the deep conjugate direction method that the documentation
-# speaks of, into directory $1.  About 8 GB of data and seven core-hours; jobs that are done are skipped, a
+# speaks of, into directory $1.  About 8 GB of data and five core-hours; jobs that are done are skipped, a
 # stopped one goes on.  A second argument, a pattern of the shell, picks names of networks.
 set -eu
 out=${1:?directory for data and models}
@@ -52,16 +52,13 @@ train dcdm-image-3d - --loss energy --dim 3 --image $muon --batch 4 --steps 2500
 train dcdm-deep-2d - --loss energy --dim 2 --network dcdm-deep --optimiser muon --rate 2e-3 --steps 8000
 train dcdm-deep-3d - --loss energy --dim 3 --network dcdm-deep --optimiser muon --rate 2e-3 --batch 4 --steps 2500
 
-# At 64^2: kinds of boundary, one network each and one for all; seeds.
+# At 64^2: kinds of boundary, one network each and one for all.
 surfaces="2-64-free-surface-1 2-64-free-surface-2 2-64-free-surface-3"
 train box-64 2-64-box-0 $muon --steps 8000
 train closed-64 2-64-closed-box-0 $muon --steps 4000
 train surface-64 "$surfaces" $muon --steps 4000
 train all-64 "2-64-box-0 2-64-closed-box-0 $surfaces" $muon --steps 8000
 train all-image-64 "2-64-box-0 2-64-closed-box-0 $surfaces" $muon --steps 8000 --image
-for seed in 1 2; do
-    train "box-64-seed-$seed" 2-64-box-0 $muon --steps 8000 --seed "$seed"
-done
 
 # The published budget in 3D: Adam at the rate of the released code, one epoch of its twenty thousand.
 train adam-32 3-32-box-0 --optimiser adam --rate 1e-4 --steps 2000

@@ -124,6 +124,16 @@ def direction_loss(operator: TorchOperator, direction: Direction, b: Tensor) -> 
     return (b - alpha * product).square().flatten(1).sum(1)
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Right-hand sides on one operator, the first `count` of them to be used."""
+
+    right_hand_sides: Any
+    count: int
+    operator: TorchOperator
+    direction: Direction
+
+
 class RitzTraining(DCDMTraining):
     """The published training: `direction_loss` on right-hand sides made of Ritz vectors.
 
@@ -168,7 +178,7 @@ class RitzTraining(DCDMTraining):
             self._domain["validation"] = f"the last {kept} right-hand sides"
         small = sum(given.right_hand_sides.nbytes for given in data) <= MOST_MEMORY
         self._sets = [
-            (given.right_hand_sides[()] if small else given.right_hand_sides, count, *self._problem_of(given))
+            self._source(given, given.right_hand_sides[()] if small else given.right_hand_sides, count)
             for given, count in zip(data, counts)
         ]
         self._shares = np.array(counts) / sum(counts)
@@ -178,30 +188,32 @@ class RitzTraining(DCDMTraining):
         self._validation = []
         for given, first in zip(sources, firsts):
             picks = np.linspace(first, len(given) - 1, min(most, len(given) - first)).astype(int)
-            fields = torch.from_numpy(rows_of(given.right_hand_sides, picks))
-            self._validation.append((fields, *self._problem_of(given)))
+            self._validation.append(self._source(given, rows_of(given.right_hand_sides, picks), picks.size))
 
     @property
     def domain(self) -> dict[str, Any]:
         return self._domain
 
-    def _problem_of(self, data: RitzData) -> tuple[TorchOperator, Direction]:
-        return TorchOperator([data.operator], self.device), self._direction([data.operator])
+    def _source(self, data: RitzData, right_hand_sides: Any, count: int) -> _Source:
+        operators = [data.operator]
+        return _Source(
+            right_hand_sides, count, TorchOperator(operators, self.device), self._direction(operators)
+        )
 
     def _loss(self, rng: np.random.Generator) -> Tensor:
         number = int(rng.choice(len(self._sets), p=self._shares)) if len(self._sets) > 1 else 0
-        data, count, operator, direction = self._sets[number]
-        picks = rng.integers(0, count, self.settings.batch)[self._share]
-        b = torch.from_numpy(rows_of(data, picks)).to(self.device)[:, None]
-        return direction_loss(operator, direction, b).mean()
+        source = self._sets[number]
+        picks = rng.integers(0, source.count, self.settings.batch)[self._share]
+        b = torch.from_numpy(rows_of(source.right_hand_sides, picks)).to(self.device)[:, None]
+        return direction_loss(source.operator, source.direction, b).mean()
 
     def _validate(self) -> tuple[float, dict[str, Any]]:
         """Chosen by the mean over the sets of their mean losses."""
         means = []
-        for fields, operator, direction in self._validation:
+        for source in self._validation:
             losses = [
-                direction_loss(operator, direction, b.to(self.device)[:, None])
-                for b in fields.split(self.settings.batch)
+                direction_loss(source.operator, source.direction, b.to(self.device)[:, None])
+                for b in torch.from_numpy(source.right_hand_sides).split(self.settings.batch)
             ]
             means.append(float(torch.cat(losses).mean()))
         score = float(np.mean(means))
