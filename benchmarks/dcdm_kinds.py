@@ -142,14 +142,21 @@ def measure(what: dict[str, Any], folder: Path, seeds: int) -> Row:
     )
     models = {name: [path] for name, path in there.items()} | {name: [name] for name in what["shipped"]}
     if "directions" not in what:
-        return {"trainings": trainings, "rows": list(dcdm_sizes.rows(chosen, models))}
+        rows = [short(row) for row in dcdm_sizes.rows(chosen, models)]
+        return {"trainings": trainings, "rows": rows}
     found = []
     for chosen.directions in what["directions"]:
         chosen.no_plain = bool(found)
         for row in dcdm_sizes.rows(chosen, models):
             label = row["solver"] if row["solver"] == "cg" else str(chosen.directions)
-            found.append(row | {"solver": label})
+            found.append(short(row | {"solver": label}))
     return {"trainings": {}, "rows": found}
+
+
+def short(row: Row) -> Row:
+    """What is kept of a solve: iterations to each tolerance that was reached."""
+    kept = {key: row[key] for key in dcdm_sizes.KEY}
+    return kept | {"reached": {t: found["iterations"] for t, found in row["reached"].items()}}
 
 
 def table(what: dict[str, Any], found: Row) -> str:
@@ -185,7 +192,7 @@ def table(what: dict[str, Any], found: Row) -> str:
 
 def mean_text(rows: list[Row], tolerance: str) -> str:
     """Mean iterations over the seeds, with how many got there if not all."""
-    counts = [row["reached"][tolerance]["iterations"] for row in rows if tolerance in row["reached"]]
+    counts = [row["reached"][tolerance] for row in rows if tolerance in row["reached"]]
     if not counts:
         return "–"
     mean = f"{np.mean(counts):.1f}" if np.mean(counts) < 100 else f"{np.mean(counts):.0f}"
