@@ -3,9 +3,9 @@
     python benchmarks/communication.py [--latency S] [--bandwidth BYTES_PER_S] [--cell-ns NS]
 
 Prints a Markdown table.  Messages and bytes follow from the plan that the ranks themselves make
-(consolve.learned.plan); tests/learned/test_distributed.py holds them against what is sent.  The time of
-the computation is a given number of nanoseconds per cell of a rank's box and halo; latency and bandwidth are
-per message and rank, as of a common cluster network.  No MPI is needed.
+(consolve.learned.multilevel.ranks.plan); tests/learned/multilevel/test_ranks.py holds them against what is
+sent.  The time of the computation is a given number of nanoseconds per cell of a rank's box and halo; latency
+and bandwidth are per message and rank, as of a common cluster network.  No MPI is needed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import math
 
 import numpy as np
 
-from consolve.learned.distributed import GATHERED_CELLS
-from consolve.learned.partition import even_partition
-from consolve.learned.plan import HALO, cost_of_application, make_plan, with_halo
+from consolve.learned.multilevel.ranks.partition import even_partition
+from consolve.learned.multilevel.ranks.plan import HALO, cost_of_application, make_plan, with_halo
+from consolve.learned.multilevel.ranks.preconditioner import GATHERED_CELLS
 
 CASES = (
     *((256, ranks) for ranks in (1, 2, 8, 64, 512)),

@@ -31,11 +31,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import dcdm_report
 import dcdm_scenes
 
+from consolve.base.files import whole_file
 from consolve.bench.captured import capture, read_systems
 from consolve.bench.launch import WorkerError, run_worker
 from consolve.bench.poisson import machine
 from consolve.bench.roster import SOLVERS, Solver, find_solver, stopping_options
-from consolve.files import whole_file
 
 RESULTS = Path(__file__).parent / "results" / "dcdm.json"
 DOCS = Path(__file__).parent.parent / "docs"
@@ -169,8 +169,8 @@ def solvers_of(chosen: argparse.Namespace) -> dict[int, list[Solver]]:
 
 def network(name: str, sources: Sequence[str], dim: int) -> Solver | None:
     """A solver with the first of the weights that are for this dimension."""
-    from consolve.learned.dcdm_weights import load_dcdm_weights
-    from consolve.learned.weights import WeightsError
+    from consolve.learned.dcdm.format import load_dcdm_weights
+    from consolve.learned.multilevel.format import WeightsError
 
     reasons = []
     for source in sources:
@@ -191,7 +191,7 @@ def with_model(source: str, ndim: int, ranks: int) -> dict[str, str]:
 
 def systems_of(case: Case, chosen: argparse.Namespace, folder: Path) -> Path:
     """The file of a flow's systems; it is kept from an earlier run if that had the same frames."""
-    from consolve.solvers.poisson import PressureSolver
+    from consolve.solvers.pressure import PressureSolver
 
     frames = tuple(chosen.frames or FRAMES[case.dim])
     mesh = f"-{chosen.mesh.stem}" if chosen.mesh and case.scene == "body" else ""
@@ -202,7 +202,7 @@ def systems_of(case: Case, chosen: argparse.Namespace, folder: Path) -> Path:
     scene = dcdm_scenes.make(case.scene, case.dim, case.n, chosen.mesh, chosen.mesh_up)
     flow = capture(scene, frames, PressureSolver(), path)
     if case.scene == "body" and not chosen.no_docs:
-        from consolve.pde.flow_picture import save_picture
+        from consolve.pde.flow.picture import save_picture
 
         save_picture(flow, chosen.docs / f"dcdm-body-{case.dim}d.png", pixels=480)
     return path

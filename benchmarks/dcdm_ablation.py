@@ -26,17 +26,18 @@ import torch.nn.functional as functional
 from petsc4py import PETSc
 from torch import Tensor, nn
 
-from consolve.learned.dcdm import build_network, convolution, convolutions, image_channels, residual_pairs
-from consolve.learned.dcdm_energy import energy_loss, random_errors
-from consolve.learned.dcdm_training import direction_loss
-from consolve.learned.dcdm_weights import DCDMSettings
-from consolve.learned.muon import Muon
-from consolve.learned.torch_operator import TorchOperator
-from consolve.learned.training_domains import random_operator, random_shape
-from consolve.pde.domains import make_domain
-from consolve.pde.grid import GridOperator
-from consolve.pde.right_hand_sides import right_hand_side
-from consolve.solvers.poisson import assemble_matrix
+from consolve.learned.dcdm.energy import energy_loss, random_errors
+from consolve.learned.dcdm.format import DCDMSettings
+from consolve.learned.dcdm.layers import convolution, convolutions, residual_pairs
+from consolve.learned.dcdm.network import build_network, image_channels
+from consolve.learned.dcdm.training import direction_loss
+from consolve.learned.training.domains import random_operator, random_shape
+from consolve.learned.training.muon import Muon
+from consolve.learned.training.operator import TorchOperator
+from consolve.pde.poisson.domains import make_domain
+from consolve.pde.poisson.grid import GridOperator
+from consolve.pde.poisson.right_hand_sides import right_hand_side
+from consolve.solvers.pressure import assemble_matrix
 
 RESULTS = Path(__file__).parent / "results" / "dcdm_ablation.json"
 CELLS = 64

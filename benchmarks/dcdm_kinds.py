@@ -25,8 +25,8 @@ import dcdm_report
 import dcdm_sizes
 import numpy as np
 
+from consolve.base.files import whole_file
 from consolve.bench.measure import cpu_model
-from consolve.files import whole_file
 
 RESULTS = Path(__file__).parent / "results" / "dcdm_kinds.json"
 DOCS = Path(__file__).parent.parent / "docs" / "dcdm.md"
@@ -112,7 +112,7 @@ def main() -> int:
 
 def measure(what: dict[str, Any], folder: Path, seeds: int) -> Row:
     """Rows of all networks and CG on all domains, and how each network was trained."""
-    from consolve.learned.dcdm_weights import load_dcdm_weights
+    from consolve.learned.dcdm.format import load_dcdm_weights
 
     files = {name: folder / f"{name}.h5" for name in what["models"]}
     there = {name: str(path) for name, path in files.items() if path.is_file()}

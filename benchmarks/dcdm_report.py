@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from consolve.base.files import whole_file
 from consolve.bench import plots
-from consolve.files import whole_file
 
 Part = dict[str, Any]
 Row = dict[str, Any]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from consolve.pde.grid import AIR, SOLID
-from consolve.pde.scenes import Scene, Source
-from consolve.pde.voxelise import MeshBody, fitted
+from consolve.pde.flow.scenes import Scene, Source
+from consolve.pde.flow.voxelise import MeshBody, fitted
+from consolve.pde.poisson.grid import AIR, SOLID
 
 SCENES = ("plume", "body")
 BODY_CENTRE, BODY_SIZE = (0.40, 0.5, 0.5), 0.42

@@ -27,9 +27,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import dcdm_report
 import numpy as np
 
+from consolve.base.files import whole_file
 from consolve.bench import plots
 from consolve.bench.measure import cpu_model
-from consolve.files import whole_file
 
 RESULTS = Path(__file__).parent / "results" / "dcdm_sizes.json"
 DOCS = Path(__file__).parent.parent / "docs"
@@ -110,8 +110,8 @@ def rows(chosen: argparse.Namespace, models: dict[str, list[str]]) -> Iterator[R
     import petsc4py
 
     petsc4py.init(["consolve"])
-    from consolve.pde.domains import make_domain
-    from consolve.pde.right_hand_sides import right_hand_side
+    from consolve.pde.poisson.domains import make_domain
+    from consolve.pde.poisson.right_hand_sides import right_hand_side
 
     for dim in chosen.dim or [2, 3]:
         solvers = options_of(dim, models, [] if chosen.no_plain else chosen.solver or PLAIN)
@@ -135,8 +135,8 @@ def rows(chosen: argparse.Namespace, models: dict[str, list[str]]) -> Iterator[R
 def options_of(dim: int, models: dict[str, list[str]], plain: Sequence[str]) -> dict[str, dict[str, str]]:
     """PETSc options of each solver; a model without weights for this dimension is left out with a line."""
     from consolve.bench.roster import SOLVERS
-    from consolve.learned.dcdm_weights import load_dcdm_weights
-    from consolve.learned.weights import WeightsError
+    from consolve.learned.dcdm.format import load_dcdm_weights
+    from consolve.learned.multilevel.format import WeightsError
 
     solvers = {name: SOLVERS[name].options(dim, 1) for name in plain}
     for name, sources in models.items():
@@ -163,7 +163,7 @@ def solve(
     import consolve.solvers  # noqa: F401  (registers -pc_type cnn and -ksp_type dcd)
     from consolve.bench.roster import stopping_options
     from consolve.bench.systems_task import solve_captured
-    from consolve.solvers.poisson import assemble_matrix
+    from consolve.solvers.pressure import assemble_matrix
 
     given = stopping_options(chosen.tolerance[-1]) | options
     if bounded:

@@ -21,7 +21,7 @@ import petsc4py
 petsc4py.init([])
 from petsc4py import PETSc
 import consolve.solvers
-from consolve.pde.domains import make_domain
+from consolve.pde.poisson.domains import make_domain
 from consolve.solvers import assemble_matrix
 
 imported, set_up, solved = time.perf_counter() - start, 0.0, 0.0

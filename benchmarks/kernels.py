@@ -24,11 +24,13 @@ from numba.extending import is_jitted
 
 from consolve.bench.row_file import RowFile
 from consolve.bench.triad import triad
-from consolve.learned import cycle_kernels, hierarchy, multilevel
-from consolve.learned.multilevel import MultilevelPreconditioner
-from consolve.learned.row_vectors import LANES, PRODUCTS, RELAX
-from consolve.learned.weights import SHIPPED, load_weights
-from consolve.pde.domains import make_domain
+from consolve.learned.multilevel.cycle import cycle_kernels
+from consolve.learned.multilevel.cycle.row_vectors import LANES, PRODUCTS, RELAX
+from consolve.learned.multilevel.engine import preconditioner as multilevel
+from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
+from consolve.learned.multilevel.format import SHIPPED, load_weights
+from consolve.learned.multilevel.setup import hierarchy
+from consolve.pde.poisson.domains import make_domain
 
 RESULTS = Path(__file__).parent / "results" / "kernels.json"
 KEY = ("kernel", "network", "domain", "dim", "cells", "threads")

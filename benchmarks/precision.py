@@ -89,8 +89,8 @@ def rows(chosen: argparse.Namespace, found: RowFile) -> Iterator[Row]:
 
     import consolve.solvers  # noqa: F401  (registers -pc_type cnn and -ksp_type dcd)
     from consolve.bench.roster import find_solver
-    from consolve.pde.domains import make_domain
-    from consolve.solvers.poisson import assemble_matrix
+    from consolve.pde.poisson.domains import make_domain
+    from consolve.solvers.pressure import assemble_matrix
 
     for dim in chosen.dim or (2, 3):
         n = chosen.cells or SIZES[dim]
@@ -116,7 +116,7 @@ def rows(chosen: argparse.Namespace, found: RowFile) -> Iterator[Row]:
 
 def right_hand_side_of(kind: str, operator: Any, seed: int) -> NDArray[np.float64]:
     """``smooth``: products of half waves along the axes; else of the package's own kinds."""
-    from consolve.pde.right_hand_sides import right_hand_side
+    from consolve.pde.poisson.right_hand_sides import right_hand_side
 
     if kind != "smooth":
         return right_hand_side(kind, operator, seed)

@@ -15,11 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
+from consolve.base.files import whole_file
 from consolve.bench.launch import run_worker
 from consolve.bench.measure import cpu_model
 from consolve.bench.poisson import PoissonProblem
 from consolve.bench.roster import SOLVERS, stopping_options
-from consolve.files import whole_file
 
 RESULT = Path(__file__).parent / "results" / "ranks.json"
 VARIANTS = {"one core": (1, 1), "two threads": (1, 2), "two ranks": (2, 1)}

@@ -25,10 +25,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from dcdm_report import write_into
 
+from consolve.base.files import whole_file
 from consolve.bench import plots
 from consolve.bench.measure import cpu_model
 from consolve.bench.row_file import RowFile
-from consolve.files import whole_file
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parent.parent / "docs"

@@ -22,10 +22,10 @@ from typing import Any
 
 import scaling_report
 
+from consolve.base.memory import NotEnoughMemory
 from consolve.bench.poisson import EMPTY_ROW, Conditions, PoissonProblem, run_poisson
 from consolve.bench.roster import Solver, find_solver
 from consolve.bench.row_file import RowFile
-from consolve.memory import NotEnoughMemory
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 DOCS = Path(__file__).parent.parent / "docs"

@@ -16,9 +16,9 @@ import sys
 from itertools import product
 from pathlib import Path
 
+from consolve.base.files import whole_file
 from consolve.bench.poisson import Conditions, PoissonProblem, run_poisson
 from consolve.bench.roster import find_solver
-from consolve.files import whole_file
 
 RESULTS = Path(__file__).parent / "results"
 CORES = os.cpu_count() or 1

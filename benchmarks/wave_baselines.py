@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.pde.wave_data import WaveData
+from consolve.pde.waves.data import WaveData
 
 HARMONICS, HIDDEN, BATCH, RATE = 2, 256, 128, 2e-3
 SECONDS = 40.0

@@ -26,12 +26,12 @@ import torch
 from numba import njit
 from torch import nn
 
-from consolve.learned.convolution_kernels import Convolution, dense_image
-from consolve.learned.separable import SeparableConv2d, flops_of
-from consolve.learned.separable_kernels import CompressedConvolution, compressed_image
-from consolve.learned.wave_inference import WavePropagator
-from consolve.learned.wave_propagator import TorchPropagator
-from consolve.learned.wave_weights import PropagatorSettings
+from consolve.learned.separable.convolution_kernels import Convolution, dense_image
+from consolve.learned.separable.kernels import CompressedConvolution, compressed_image
+from consolve.learned.separable.layers import SeparableConv2d, flops_of
+from consolve.learned.waves.format import PropagatorSettings
+from consolve.learned.waves.propagator import TorchPropagator
+from consolve.learned.waves.propagator_inference import WavePropagator
 
 POINTS, SEED, SECONDS, REPEATS, STEPS, WAVES = 64, 7, 3.0, 5, 2, 4
 

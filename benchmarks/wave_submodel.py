@@ -27,14 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 from wave_baselines import Baseline, nearest_neighbour, pod_network
 
+from consolve.base.files import whole_file
 from consolve.bench.measure import cpu_model
 from consolve.bench.wave import field_errors, least_ms, summary, whole_runs
-from consolve.files import whole_file
-from consolve.learned.wave_generator_inference import ExtrapolationWarning, WaveGenerator
-from consolve.pde.wave_data import WaveData
-from consolve.pde.wave_problem import vrmse
-from consolve.pde.wave_zone_feed import WAYS
-from consolve.pde.wave_zone_run import ZoneSubmodel
+from consolve.learned.waves.generator_inference import ExtrapolationWarning, WaveGenerator
+from consolve.pde.waves.data import WaveData
+from consolve.pde.waves.problem import vrmse
+from consolve.pde.waves.zone.feed import WAYS
+from consolve.pde.waves.zone.leapfrog import ZoneSubmodel
 
 RESULT = Path(__file__).parent / "results" / "wave_submodel.json"
 FE_RUNS = 5
@@ -96,7 +96,7 @@ def correct(data: WaveData, run: int, field: NDArray, options: argparse.Namespac
     """The submodel's field (time, y, x), and its seconds, set-up included."""
     kind: Any = ZoneSubmodel
     if options.dolfinx:
-        from consolve.pde.wave_submodel import Submodel
+        from consolve.pde.waves.zone.finite_elements import Submodel
 
         kind = Submodel
     corners = (data.x[0], data.y[0], data.x[-1], data.y[-1])

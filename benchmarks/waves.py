@@ -19,10 +19,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
+from consolve.base.files import whole_file
 from consolve.bench import wave
-from consolve.files import whole_file
-from consolve.learned.wave_weights import load_wave_weights
-from consolve.pde.wave_data import WaveData
+from consolve.learned.waves.format import load_wave_weights
+from consolve.pde.waves.data import WaveData
 
 RESULTS = Path(__file__).parent / "results" / "waves.json"
 PICTURES = Path(__file__).parent.parent / "docs"

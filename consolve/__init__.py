@@ -23,17 +23,17 @@ consolve.solvers
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from consolve.grid_solver import GridSolver as GridSolver
-    from consolve.preconditioner import aspreconditioner as aspreconditioner
-    from consolve.solvers.linear_solve import solve as solve
+from consolve.base.version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from consolve.api.grid_solver import GridSolver as GridSolver
+    from consolve.api.preconditioner import aspreconditioner as aspreconditioner
+    from consolve.api.solve import solve as solve
 
 _WHERE = {
-    "solve": "consolve.solvers.linear_solve",
-    "aspreconditioner": "consolve.preconditioner",
-    "GridSolver": "consolve.grid_solver",
+    "solve": "consolve.api.solve",
+    "aspreconditioner": "consolve.api.preconditioner",
+    "GridSolver": "consolve.api.grid_solver",
 }
 
 

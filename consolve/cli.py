@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-import consolve
+from consolve.base.version import __version__
 from consolve.commands.bench import bench
 from consolve.commands.data import data
 from consolve.commands.demo import demo
@@ -31,7 +31,7 @@ FAILED, WRONG_USAGE, NOT_CONVERGED, INTERRUPTED = 1, 2, 3, 130
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Any command takes --debug, for the traceback of an error.  Options of PETSc go after '--'.",
 )
-@click.version_option(consolve.__version__, prog_name="consolve")
+@click.version_option(__version__, prog_name="consolve")
 def cli() -> None:
     """Convolutional networks that solve: Poisson systems inside PETSc, and waves."""
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from consolve.pde import AIR, SOLID
-from consolve.pde.bodies import Paddle, Sphere
-from consolve.pde.flow import Flow
-from consolve.pde.flow_output import FlowWriter
-from consolve.pde.flow_picture import save_picture
-from consolve.pde.scenes import Scene, Source
-from consolve.solvers.poisson import PressureSolver
+from consolve.pde.flow.bodies import Paddle, Sphere
+from consolve.pde.flow.flow import Flow
+from consolve.pde.flow.output import FlowWriter
+from consolve.pde.flow.picture import save_picture
+from consolve.pde.flow.scenes import Scene, Source
+from consolve.solvers.pressure import PressureSolver
 
 
 def scene(cells: int = 128) -> Scene:

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, cg
 
 import consolve
-from consolve.pde.domains import make_domain
+from consolve.pde.poisson.domains import make_domain
 
 TOLERANCE = "rtol" if "rtol" in inspect.signature(cg).parameters else "tol"  # as SciPy calls it, new or old
 

@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from consolve.files import whole_file
-from consolve.learned.wave_inference import WavePropagator
-from consolve.pde.wave_batch import run_many
-from consolve.pde.wave_grid import WaveGrid
-from consolve.pde.wave_leapfrog import LeapFrog
-from consolve.pde.wave_problem import PixelMedium, Source, WaveProblem
-from consolve.pde.wave_sampling import medium_at_vertices
+from consolve.base.files import whole_file
+from consolve.learned.waves.propagator_inference import WavePropagator
+from consolve.pde.waves.batch import run_many
+from consolve.pde.waves.grid import WaveGrid
+from consolve.pde.waves.leapfrog import LeapFrog
+from consolve.pde.waves.problem import PixelMedium, Source, WaveProblem
+from consolve.pde.waves.sampling import medium_at_vertices
 
 VERTICES, EVERY, INTERVAL = 253, 4, 0.02
 """Finite-element grid, its vertices for one of the surrogate, time between snapshots."""
@@ -181,8 +181,8 @@ def finite_elements(
 
 def dolfinx_seconds(scheme: str, snapshots: int = 4) -> float:
     """Processor time of one whole run in DOLFINx, from that of its first snapshots; set-up apart."""
-    from consolve.pde.wave_dolfinx import WaveModel
-    from consolve.pde.wave_mesh import unit_square_mesh
+    from consolve.pde.waves.finite_elements import WaveModel
+    from consolve.pde.waves.mesh import unit_square_mesh
 
     where = candidates(1)[0]
     step = INTERVAL / 4 if scheme == "newmark" else None
@@ -237,7 +237,7 @@ def draw(result: Screening, path: str, model: str) -> None:
     matplotlib.use("Agg", force=False)
     import matplotlib.pyplot as plt
 
-    from consolve.pde.wave_picture import render_wave
+    from consolve.pde.waves.picture import render_wave
 
     speed, fixed = medium_at_vertices(WaveGrid.of(WaveProblem(medium()), VERTICES), EVERY)
     propagator = WavePropagator.load(model).prepare(speed, fixed)

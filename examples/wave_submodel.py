@@ -22,12 +22,12 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.learned.wave_generator_inference import WaveGenerator
-from consolve.pde.wave_leapfrog import LeapFrog
-from consolve.pde.wave_problem import Source, WaveProblem, vrmse
-from consolve.pde.wave_sampling import DiscMedium, WaveSet
-from consolve.pde.wave_zone import Zone
-from consolve.pde.wave_zone_run import ZoneSubmodel
+from consolve.learned.waves.generator_inference import WaveGenerator
+from consolve.pde.waves.leapfrog import LeapFrog
+from consolve.pde.waves.problem import Source, WaveProblem, vrmse
+from consolve.pde.waves.sampling import DiscMedium, WaveSet
+from consolve.pde.waves.zone.leapfrog import ZoneSubmodel
+from consolve.pde.waves.zone.zone import Zone
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -54,7 +54,7 @@ def submodel_of(problem: WaveProblem, field: NDArray, structured: bool) -> Any:
     """The zone's finite elements, fed by a field (times, 32, 32) with errors."""
     if structured:
         return ZoneSubmodel(problem, ZONE, TIMES, field)
-    from consolve.pde.wave_submodel import Submodel
+    from consolve.pde.waves.zone.finite_elements import Submodel
 
     return Submodel(problem, ZONE, TIMES, field)
 

@@ -1,6 +1,8 @@
 """Shared settings of the tests."""
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 # Before Numba starts its threads: those that spin while they wait slow down all others on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -28,3 +30,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture
+def problems() -> Iterator[Any]:
+    """PETSc 3.18 crashes at exit on a foreign Python type that still lives, so none outlives its test."""
+    from petsc_problems import Problems, made
+
+    yield Problems
+    while made:
+        made.pop().destroy()

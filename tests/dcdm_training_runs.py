@@ -1,8 +1,8 @@
 """Runs of trainings of the deep conjugate direction method on tiny sets, for the tests that need them."""
 
-from consolve.learned.dcdm_runs import dcdm_training
-from consolve.pde.ritz_data import RitzSet
-from consolve.pde.ritz_generation import generate
+from consolve.learned.dcdm.runs import dcdm_training
+from consolve.pde.ritz.data import RitzSet
+from consolve.pde.ritz.generation import generate
 
 KINDS = {
     "ritz": dict(loss="ritz", batch=4),

@@ -3,14 +3,14 @@
 import csv
 from dataclasses import replace
 
-from consolve.learned.wave_generator_training import GeneratorTraining, generator_settings
-from consolve.learned.wave_propagator_training import PropagatorTraining, PropagatorTrainingSettings
-from consolve.learned.wave_runs import compressed_ranks
-from consolve.learned.wave_training import WaveTrainingSettings
-from consolve.learned.wave_weights import PropagatorSettings
-from consolve.pde.wave_data import WaveData
-from consolve.pde.wave_generation import generate
-from consolve.pde.wave_sampling import WaveSet
+from consolve.learned.waves.format import PropagatorSettings
+from consolve.learned.waves.generator_training import GeneratorTraining, generator_settings
+from consolve.learned.waves.propagator_training import PropagatorTraining, PropagatorTrainingSettings
+from consolve.learned.waves.runs import compressed_ranks
+from consolve.learned.waves.training import WaveTrainingSettings
+from consolve.pde.waves.data import WaveData
+from consolve.pde.waves.generation import generate
+from consolve.pde.waves.sampling import WaveSet
 
 SMALL = PropagatorSettings(past=3, ahead=2, factor=8, width=10, layers=3, gate_width=4)
 RANKS = (7, 12, 7)

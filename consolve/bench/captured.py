@@ -9,10 +9,10 @@ from os import PathLike
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.files import whole_file
-from consolve.pde.flow import Flow, PressureSolver
-from consolve.pde.grid import FLUID, SOLID, GridOperator, Sides
-from consolve.pde.scenes import Scene
+from consolve.base.files import whole_file
+from consolve.pde.flow.flow import Flow, PressureSolver
+from consolve.pde.flow.scenes import Scene
+from consolve.pde.poisson.grid import FLUID, SOLID, GridOperator, Sides
 
 
 @dataclass(frozen=True)

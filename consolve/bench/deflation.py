@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from petsc4py import PETSc
 
-from consolve.solvers.petsc import call, handle
+from consolve.solvers.petsc.versions import call, handle
 
 VECTORS = 16
 BOXES = {2: (4, 4), 3: (4, 2, 2)}

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from consolve.pde.domains import Domain
-from consolve.pde.grid import AIR, SOLID
+from consolve.pde.poisson.domains import Domain
+from consolve.pde.poisson.grid import AIR, SOLID
 
 
 class BoxTransform:

@@ -14,10 +14,10 @@ from petsc4py import PETSc
 
 from consolve.bench.measure import reset_peak, resident_mb
 from consolve.bench.timing import judged, largest, memory, reason_name, true_residual
-from consolve.pde.flow import Flow
-from consolve.pde.grid import GridOperator
-from consolve.pde.scenes import make_scene
-from consolve.solvers.poisson import assemble_matrix
+from consolve.pde.flow.flow import Flow
+from consolve.pde.flow.scenes import make_scene
+from consolve.pde.poisson.grid import GridOperator
+from consolve.solvers.pressure import assemble_matrix
 
 
 def flow(task: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def flow(task: dict[str, Any]) -> dict[str, Any]:
 
 
 class TimedProjection:
-    """A pressure solver for :class:`~consolve.pde.flow.Flow` that times its set-ups and solves.
+    """A pressure solver for :class:`~consolve.pde.flow.flow.Flow` that times its set-ups and solves.
 
     The KSP is kept; the matrix is assembled and the preconditioner set up again when the operator changes.
     """

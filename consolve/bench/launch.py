@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from consolve.base.memory import MIB, available
 from consolve.bench.measure import session_resident_mb
-from consolve.memory import MIB, available
 
 POLL_S, MEMORY_POLL_S = 0.05, 0.5
 SHARE_OF_AVAILABLE = 0.9

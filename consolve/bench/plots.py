@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from consolve.files import whole_file
+from consolve.base.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

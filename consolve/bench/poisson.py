@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from consolve.base.memory import NotEnoughMemory, require
 from consolve.bench.launch import WorkerError, run_worker
 from consolve.bench.measure import cpu_model
 from consolve.bench.roster import Solver, stopping_options
-from consolve.memory import NotEnoughMemory, require
-from consolve.pde.grid import operator_bytes
+from consolve.pde.poisson.grid import operator_bytes
 
 Document = dict[str, Any]
 Progress = Callable[[str], None]

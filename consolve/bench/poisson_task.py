@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from petsc4py import PETSc
 
+from consolve.api.grid_solver import GridSolver
 from consolve.bench.deflation import deflate
 from consolve.bench.direct import BoxTransform
 from consolve.bench.measure import give_back_freed, reset_peak, resident_mb
 from consolve.bench.timing import judged, largest, memory, relative, timed_solve, true_residual
-from consolve.grid_solver import GridSolver
-from consolve.pde.domains import Domain, make_domain
-from consolve.pde.grid import GridOperator
-from consolve.pde.right_hand_sides import right_hand_side
-from consolve.solvers.poisson import assemble_matrix
+from consolve.pde.poisson.domains import Domain, make_domain
+from consolve.pde.poisson.grid import GridOperator
+from consolve.pde.poisson.right_hand_sides import right_hand_side
+from consolve.solvers.pressure import assemble_matrix
 
 Task = dict[str, Any]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from consolve.files import whole_file
+from consolve.base.files import whole_file
 
 Row = dict[str, Any]
 

@@ -22,10 +22,10 @@ from consolve.bench.timing import (
     total,
     true_residual,
 )
-from consolve.pde.domains import make_domain
-from consolve.pde.grid import GridOperator
-from consolve.pde.right_hand_sides import right_hand_side
-from consolve.solvers.poisson import assemble_matrix
+from consolve.pde.poisson.domains import make_domain
+from consolve.pde.poisson.grid import GridOperator
+from consolve.pde.poisson.right_hand_sides import right_hand_side
+from consolve.solvers.pressure import assemble_matrix
 
 Task = dict[str, Any]
 

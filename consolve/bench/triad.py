@@ -8,7 +8,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from consolve.pde.arrays import zeros
+from consolve.base.arrays import zeros
+from consolve.base.jit import STRICT
 
 ARRAY_BYTES = 1 << 27
 """Of each of the three arrays by default: together far more than any cache."""
@@ -17,13 +18,13 @@ ARRAYS_MOVED = 4
 written.  STREAM's own figures count 3."""
 
 
-@njit(cache=True, nogil=True)
+@njit(**STRICT)
 def _triad(a, b, c, s):
     for i in range(a.size):
         a[i] = b[i] + s * c[i]
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@njit(parallel=True, **STRICT)
 def _triad_threads(a, b, c, s, threads):
     for q in prange(threads):  # the loop has a function of its own: inside prange it would not vectorise
         first, last = a.size * q // threads, a.size * (q + 1) // threads

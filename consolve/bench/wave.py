@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RectBivariateSpline
 
-from consolve.learned.wave_inference import WavePropagator
-from consolve.learned.wave_weights import WaveWeights
-from consolve.pde.wave_data import WaveData
-from consolve.pde.wave_leapfrog import LeapFrog
-from consolve.pde.wave_problem import WaveProblem
+from consolve.learned.waves.format import WaveWeights
+from consolve.learned.waves.propagator_inference import WavePropagator
+from consolve.pde.waves.data import WaveData
+from consolve.pde.waves.leapfrog import LeapFrog
+from consolve.pde.waves.problem import WaveProblem
 
 STEPS = (1, 5, 10, 20, 30)
 """Snapshots after the start at which rollouts are judged."""
@@ -214,8 +214,8 @@ def _numba_run(
 def _dolfinx_run(
     scheme: str, start: Start, vertices: int, times: NDArray, repetitions: int
 ) -> tuple[NDArray, float, float]:
-    from consolve.pde.wave_dolfinx import WaveModel
-    from consolve.pde.wave_mesh import unit_square_mesh
+    from consolve.pde.waves.finite_elements import WaveModel
+    from consolve.pde.waves.mesh import unit_square_mesh
 
     begin = time.perf_counter()
     model = WaveModel(
@@ -236,7 +236,7 @@ def _dolfinx_run(
 
 def score_generator(weights: WaveWeights, data: WaveData, runs: int, repetitions: int = 15) -> dict[str, Any]:
     """One row of the table of generators: errors of whole fields over the first `runs` runs, and times."""
-    from consolve.learned.wave_generator_inference import WaveGenerator
+    from consolve.learned.waves.generator_inference import WaveGenerator
 
     if weights.network != "generator" or data.wave_set.name != "zone":
         raise ValueError(

@@ -93,10 +93,10 @@ def _versions() -> dict[str, str]:
     import scipy
     from petsc4py import PETSc
 
-    import consolve
+    from consolve.base.version import __version__
 
     return {
-        "consolve": consolve.__version__,
+        "consolve": __version__,
         "python": platform.python_version(),
         "petsc": ".".join(map(str, PETSc.Sys.getVersion())),
         "numpy": numpy.__version__,

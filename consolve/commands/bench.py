@@ -213,7 +213,7 @@ def _solvers(names: Sequence[str]) -> list[Any]:
 
 
 def _check_domain(name: str, ndim: int) -> None:
-    from consolve.pde.domains import make_domain
+    from consolve.pde.poisson.domains import make_domain
 
     try:
         make_domain(name, (8,) * ndim)

@@ -45,8 +45,8 @@ def bench_wave(
     Finite elements and DOLFINx run on one core.  Each time is the least of several.
     """
     from consolve.bench import wave
-    from consolve.learned.wave_weights import load_wave_weights
-    from consolve.pde.wave_data import WaveData
+    from consolve.learned.waves.format import load_wave_weights
+    from consolve.pde.waves.data import WaveData
 
     document = Document(json_path)
     check_files(plot_path)
@@ -158,7 +158,7 @@ def wave_plot(document: dict[str, Any], path: str) -> None:
     matplotlib.use("Agg", force=False)
     import matplotlib.pyplot as plt
 
-    from consolve.files import whole_file
+    from consolve.base.files import whole_file
 
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     colours = [f"C{k}" for k in range(10)]

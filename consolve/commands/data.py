@@ -59,10 +59,10 @@ def wave(
     Under mpirun the ranks share the runs.  Ctrl-C, or a kill, loses nothing: the same command with --resume
     goes on, to the same content.
     """
-    from consolve.files import check_writable_file
-    from consolve.pde.wave_data import megabytes
-    from consolve.pde.wave_generation import generate, world
-    from consolve.pde.wave_sampling import WaveSet
+    from consolve.base.files import check_writable_file
+    from consolve.pde.waves.data import megabytes
+    from consolve.pde.waves.generation import generate, world
+    from consolve.pde.waves.sampling import WaveSet
 
     if not out.endswith(".h5"):
         raise click.UsageError(f"--out {out!r}: expected a name that ends in .h5")
@@ -127,8 +127,8 @@ def check(file: str, again: tuple[int, ...], json_path: str | None) -> None:
             raise click.UsageError(f"--run is for wave data, {file} holds Ritz data")
         check_ritz_file(file, json_path)
         return
-    from consolve.pde.wave_data import WaveData
-    from consolve.pde.wave_data_check import check as check_file
+    from consolve.pde.waves.check import check as check_file
+    from consolve.pde.waves.data import WaveData
 
     document = Document(json_path)
     with WaveData(file) as found:

@@ -63,14 +63,14 @@ def ritz(
     with normal coefficients in its Ritz vectors, those of the lower part of the spectrum weighted by 9.
     Ctrl-C, or a kill, loses nothing: the same command with --resume goes on, to the same content.
     """
-    from consolve.files import check_writable_file
-    from consolve.learned.training_record import revision
-    from consolve.memory import GIB, available
-    from consolve.pde.domains import make_domain
-    from consolve.pde.lanczos import rank
-    from consolve.pde.ritz_data import RitzSet
-    from consolve.pde.ritz_generation import generate
-    from consolve.pde.ritz_memory import Needs
+    from consolve.base.files import check_writable_file
+    from consolve.base.memory import GIB, available
+    from consolve.learned.training.record import revision
+    from consolve.pde.poisson.domains import make_domain
+    from consolve.pde.ritz.data import RitzSet
+    from consolve.pde.ritz.generation import generate
+    from consolve.pde.ritz.lanczos import rank
+    from consolve.pde.ritz.memory import Needs
 
     if not out.endswith(".h5"):
         raise click.UsageError(f"--out {out!r}: expected a name that ends in .h5")
@@ -134,8 +134,8 @@ def ritz(
 
 def is_ritz_file(file: str) -> bool:
     """True if ``file`` says that it holds Ritz data; OSError if it is there and cannot be read as HDF5."""
-    from consolve.hdf5 import import_h5py
-    from consolve.pde.ritz_data import CONTENT
+    from consolve.base.hdf5 import import_h5py
+    from consolve.pde.ritz.data import CONTENT
 
     try:
         with import_h5py().File(file, "r") as opened:
@@ -150,8 +150,8 @@ def is_ritz_file(file: str) -> bool:
 
 def check_ritz_file(file: str, json_path: str | None) -> None:
     """``consolve data check`` of a file of Ritz data."""
-    from consolve.pde.ritz_data import RitzData
-    from consolve.pde.ritz_data_check import check
+    from consolve.pde.ritz.check import check
+    from consolve.pde.ritz.data import RitzData
 
     document = Document(json_path)
     with RitzData(file) as found:

@@ -43,17 +43,17 @@ def demo(
     same systems, to the same true residual.  Beside it: a picture, an animation, frames for ParaView, and a
     plot of the convergence of one projection.
     """
-    from consolve.files import check_writable_directory
+    from consolve.base.files import check_writable_directory
 
     output = Document(json_path)
     directory = check_writable_directory(out)
     from consolve.commands.flow_run import run_flow
     from consolve.commands.petsc import start_petsc
-    from consolve.pde.flow import Flow
-    from consolve.pde.scenes import make_scene
+    from consolve.pde.flow.flow import Flow
+    from consolve.pde.flow.scenes import make_scene
 
     start_petsc([])
-    from consolve.solvers.poisson import PressureSolver
+    from consolve.solvers.pressure import PressureSolver
 
     common = ["-ksp_type", "cg", "-ksp_norm_type", "unpreconditioned", "-ksp_rtol", repr(RTOL)]
     learned_options = [*common, "-pc_type", "cnn"]

@@ -53,8 +53,8 @@ def flow(
     shape = grid_shape(cells or ({2: 128, 3: 48}[ndim],), ndim)
     output = Document(json_path)
 
-    from consolve.files import check_writable_directory
-    from consolve.pde.flow import Flow
+    from consolve.base.files import check_writable_directory
+    from consolve.pde.flow.flow import Flow
 
     simulation = Flow(checked_scene(scene, shape, seed))
     directory = check_writable_directory(out)
@@ -63,7 +63,7 @@ def flow(
     from consolve.commands.petsc import start_petsc
 
     options = start_petsc(words)
-    from consolve.solvers.poisson import PressureSolver
+    from consolve.solvers.pressure import PressureSolver
 
     solver = PressureSolver(options or None)
     with progress() as line:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from consolve.files import whole_file
+from consolve.base.files import whole_file
 
 if TYPE_CHECKING:
-    from consolve.pde.flow import Flow, StepReport
-    from consolve.solvers.poisson import PressureSolver
+    from consolve.pde.flow.flow import Flow, StepReport
+    from consolve.solvers.pressure import PressureSolver
 
 COLUMNS = (
     "step", "time", "dt", "iterations", "relative_residual", "assemble_s", "setup_s", "solve_s",
@@ -82,8 +82,8 @@ def run_flow(
     projection
         What the flow calls instead of ``solver``, to look at each system; it has to call ``solver``.
     """
-    from consolve.pde.flow_output import FlowWriter
-    from consolve.pde.flow_picture import render, save_animation, save_picture
+    from consolve.pde.flow.output import FlowWriter
+    from consolve.pde.flow.picture import render, save_animation, save_picture
 
     name = flow.scene.name
     writer = FlowWriter(out, name)

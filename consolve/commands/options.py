@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from consolve import solver_options
+from consolve.base import options_table as solver_options
 
 
 @click.command()

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from consolve.files import check_writable_file, whole_file
+from consolve.base.files import check_writable_file, whole_file
 
 
 def print_result(*renderables: Any) -> None:

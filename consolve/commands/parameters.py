@@ -64,8 +64,8 @@ def checked_scene(name: str, shape: tuple[int, ...], seed: int) -> Any:
     NotEnoughMemory
         If a flow in it needs more memory than there is.
     """
-    from consolve.memory import require
-    from consolve.pde.scenes import make_scene
+    from consolve.base.memory import require
+    from consolve.pde.flow.scenes import make_scene
 
     try:
         scene = make_scene(name, shape, seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from consolve import solver_options
+from consolve.base import options_table as solver_options
 from consolve.commands.output import Document, check_files, print_result, progress
 from consolve.commands.parameters import petsc_options, petsc_words
 
@@ -64,7 +64,7 @@ def solve(
 
     options = start_petsc(words)
     from consolve.solvers import NotConverged
-    from consolve.solvers.poisson import solve_system
+    from consolve.solvers.pressure import solve_system
 
     with progress() as line:
         line.start(f"solving {matrix}")
@@ -87,7 +87,7 @@ def solve(
 
 def _require_memory(matrix: Path) -> None:
     """Refuse a file whose matrix cannot fit; MatrixMarket text takes up to four times what it holds."""
-    from consolve.memory import require
+    from consolve.base.memory import require
 
     if matrix.is_file():
         with matrix.open("rb") as file:
@@ -101,7 +101,7 @@ def write_vector(x: Any, path: Path) -> None:
     import numpy as np
     import scipy.io
 
-    from consolve.files import whole_file
+    from consolve.base.files import whole_file
 
     with whole_file(path) as part:
         if path.suffix == ".npy":

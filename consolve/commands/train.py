@@ -59,7 +59,7 @@ def multilevel(
     Ctrl-C writes a checkpoint; the same command with --resume goes on from it, to the same result.
     """
     _check_start(out)
-    from consolve.learned.training import Training, TrainingSettings
+    from consolve.learned.multilevel.torch.training import Training, TrainingSettings
 
     given: dict[str, Any] = {
         "steps": steps, "batch": batch, "sweeps": sweeps, "hidden": hidden, "cells": cells, "rate": rate,
@@ -140,7 +140,7 @@ def wave(
     torchrun, each process takes its share of every batch.
     """
     _check_start(out)
-    from consolve.learned.wave_runs import wave_training
+    from consolve.learned.waves.runs import wave_training
 
     _check_apart(out, data=data, validation=validation, teacher=teacher)
     chosen = {name: value for name, value in given.items() if value is not None and value is not False}
@@ -222,7 +222,7 @@ def dcdm(out: str, dim: str | None, variant: str | None, device: str, resume: bo
     torchrun, each process takes its share of every batch.
     """
     _check_start(out)
-    from consolve.learned.dcdm_runs import dcdm_training
+    from consolve.learned.dcdm.runs import dcdm_training
 
     _check_apart(out, data=given["data"], validation=given["validation"])
     chosen = {name: value for name, value in given.items() if value is not None and value is not False}
@@ -247,8 +247,8 @@ def dcdm(out: str, dim: str | None, variant: str | None, device: str, resume: bo
 
 def _train(make: Callable[[], Any], device: str) -> Any:
     """The weights that a run ends with, None in processes that do not report; `make` gives its context."""
-    from consolve.learned.training_processes import processes
-    from consolve.learned.training_settings import ForeignOption
+    from consolve.learned.training.processes import processes
+    from consolve.learned.training.settings import ForeignOption
 
     with ExitStack() as stack:
         first = stack.enter_context(processes(device))
@@ -279,7 +279,7 @@ def _check_apart(out: str, **read: str | Sequence[str] | None) -> None:
 
 def _check_start(out: str) -> None:
     """Find out before the work whether the weights can be written and torch is there."""
-    from consolve.files import check_writable_file
+    from consolve.base.files import check_writable_file
 
     if not out.endswith(".h5"):
         raise click.UsageError(f"--out {out!r}: expected a name that ends in .h5")

@@ -13,8 +13,8 @@ from consolve.commands.output import Document, check_files, print_result, progre
 from consolve.commands.parameters import Positive
 
 if TYPE_CHECKING:
-    from consolve.learned.wave_forecast import Forecast, WaveStart
-    from consolve.learned.wave_weights import WaveWeights
+    from consolve.learned.waves.forecast import Forecast, WaveStart
+    from consolve.learned.waves.format import WaveWeights
 
 MEDIA = ("constant", "layered", "inclusions", "smooth", "obstacles", "holes", "wedges")
 SUFFIXES = {"--picture": (".png", ".svg", ".pdf"), "--animation": (".gif",), "--out": (".h5",)}
@@ -103,14 +103,14 @@ def predict(
     output = Document(json_path)
     check_files(picture, animation, out)
 
-    from consolve.learned.wave_forecast import forecast, save_forecast, start_from_data
-    from consolve.learned.wave_weights import load_wave_weights
+    from consolve.learned.waves.forecast import forecast, save_forecast, start_from_data
+    from consolve.learned.waves.format import load_wave_weights
 
     weights = load_wave_weights(name, "propagator")
     with progress() as line:
         line.start("first snapshots")
         if data is not None:
-            from consolve.pde.wave_data import WaveData
+            from consolve.pde.waves.data import WaveData
 
             with WaveData(data) as found:
                 start = start_from_data(found, run or 0, weights)
@@ -142,9 +142,9 @@ def _sampled_start(
     """A medium with the speeds that the surrogate knows; the source by the seed, where it is not given."""
     from dataclasses import replace
 
-    from consolve.learned.wave_domain import TrainedFor
-    from consolve.learned.wave_forecast import start_by_finite_elements
-    from consolve.pde.wave_problem import Medium, WaveProblem, sample_source
+    from consolve.learned.waves.domain import TrainedFor
+    from consolve.learned.waves.forecast import start_by_finite_elements
+    from consolve.pde.waves.problem import Medium, WaveProblem, sample_source
 
     domain = TrainedFor.of(weights)
     medium = Medium(kind, seed, domain.speed_range)
@@ -159,7 +159,7 @@ def _sampled_start(
 
 
 def _draw(result: Forecast, picture: str | None, animation: str | None) -> None:
-    from consolve.pde.wave_picture import save_wave_animation, save_wave_strip
+    from consolve.pde.waves.picture import save_wave_animation, save_wave_strip
 
     start, source = result.start, result.start.problem.source
     fields = {"surrogate": result.u}
@@ -290,7 +290,7 @@ def card(model: str) -> None:
 
     MODEL is a shipped name (propagator, propagator-dense, generator, generator-dense) or a file.
     """
-    from consolve.learned.wave_card import model_card
-    from consolve.learned.wave_weights import load_wave_weights
+    from consolve.learned.waves.card import model_card
+    from consolve.learned.waves.format import load_wave_weights
 
     click.echo(model_card(load_wave_weights(model)), nl=False)

@@ -1,3 +1,3 @@
 """The networks: definition and training in torch, set-up and inference in Numba."""
 
-import consolve.kernel_cache  # noqa: F401  (before the first kernel)
+import consolve.base.kernel_cache  # noqa: F401  (before the first kernel)

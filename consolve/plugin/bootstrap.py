@@ -37,9 +37,9 @@ def start(petsc: int, version: str, paths: str) -> str | None:
 
 
 def set_coordinates(pc: int, dim: int, rows: int, coordinates: int) -> str | None:
-    """``PCSetCoordinates``; see :func:`consolve.solvers.coordinates.set_coordinates`."""
+    """``PCSetCoordinates``; see :func:`consolve.solvers.petsc.coordinates.set_coordinates`."""
     try:
-        from consolve.solvers.coordinates import set_coordinates as keep
+        from consolve.solvers.petsc.coordinates import set_coordinates as keep
 
         keep(pc, dim, rows, coordinates)
     except Exception as error:

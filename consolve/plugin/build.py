@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from consolve.files import check_writable_directory, check_writable_file, whole_file
+from consolve.base.files import check_writable_directory, check_writable_file, whole_file
 from consolve.plugin import locate
 
 FOLDER = Path(__file__).parent

@@ -5,20 +5,20 @@ From a program that has no Python of its own, the same classes are found by
 ``-ksp_type python -ksp_python_type consolve.solvers.KSPDCD``.
 """
 
-import consolve.kernel_cache  # noqa: F401  (before the first kernel)
-from consolve.solvers.errors import (
+import consolve.base.kernel_cache  # noqa: F401  (before the first kernel)
+from consolve.base.errors import (
     InconsistentRightHandSide,
     MatrixError,
     NotConverged,
     OptionError,
     SystemFileError,
 )
-from consolve.solvers.grid_map import attach_grid
 from consolve.solvers.ksp_dcd import KSPDCD
-from consolve.solvers.matrices import assemble_matrix
+from consolve.solvers.matrix.assembly import assemble_matrix
+from consolve.solvers.matrix.attached import attach_grid
 from consolve.solvers.pc_cnn import PCCNN
-from consolve.solvers.poisson import PressureSolver, SolveRecord, SystemSolution, solve_system
-from consolve.solvers.register import register
+from consolve.solvers.petsc.registration import register
+from consolve.solvers.pressure import PressureSolver, SolveRecord, SystemSolution, solve_system
 
 __all__ = [
     "KSPDCD",

@@ -9,11 +9,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from consolve.learned.dcdm_weights import SHIPPED, is_dcdm_file, load_dcdm_weights
-from consolve.pde import GridOperator
-from consolve.pde.row_operator import RowOperator
-from consolve.solvers.collective import together
-from consolve.solvers.errors import OptionError
+from consolve.base.errors import OptionError
+from consolve.learned.dcdm.format import SHIPPED, is_dcdm_file, load_dcdm_weights
+from consolve.pde.matrix.row_operator import RowOperator
+from consolve.pde.poisson.grid import GridOperator
+from consolve.solvers.petsc.collective import together
 
 
 def is_dcdm(name: str) -> bool:
@@ -44,7 +44,7 @@ def build_dcdm(
     """
     weights = load_dcdm_weights(name, operator.ndim)
     try:
-        from consolve.learned.dcdm_inference import DCDMPreconditioner, checked_device
+        from consolve.learned.dcdm.inference import DCDMPreconditioner, checked_device
     except ImportError as error:
         raise OptionError(
             f"-pc_cnn_model {name}: this network runs in torch, which cannot be imported ({error}): "

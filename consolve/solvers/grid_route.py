@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.learned.grid_directions import GridDirections
-from consolve.learned.multilevel import powers_of_two
-from consolve.solvers import events
-from consolve.solvers.closed_components import ClosedComponents
-from consolve.solvers.csr_residual import residual_norm
-from consolve.solvers.petsc import PETSc
-from consolve.solvers.stencil import Stencil
+from consolve.base.threads import limited_to
+from consolve.learned.multilevel.engine.grid_directions import GridDirections
+from consolve.learned.multilevel.engine.preconditioner import powers_of_two
+from consolve.solvers.matrix.null_space import ClosedComponents
+from consolve.solvers.matrix.stencil import Stencil
+from consolve.solvers.petsc import events
+from consolve.solvers.petsc.csr_residual import residual_norm
+from consolve.solvers.petsc.versions import PETSc
 
 
 class GridRoute:
@@ -55,8 +56,6 @@ class GridRoute:
 
     def begin(self, r: PETSc.Vec, norm: float) -> None:
         """Start from a residual and its norm."""
-        from consolve.solvers.pc_cnn import limited_to
-
         source, stencil = r.array_r, self._stencil
         self._alone = stencil.diagonal_inverse * source[stencil.diagonal_rows]
         if self._components is not None:
@@ -72,8 +71,6 @@ class GridRoute:
 
     def step(self, x: PETSc.Vec) -> float:
         """One iteration; returns the norm of the residual after it, NaN if there is no direction."""
-        from consolve.solvers.pc_cnn import limited_to
-
         with events.CNN_APPLY, limited_to(self._threads):
             norm = self._directions.step(x.getArray() if self._components is None else self._buffer)
             events.log_flops(self._flops)
@@ -82,8 +79,6 @@ class GridRoute:
     def add_to(self, x: PETSc.Vec) -> None:
         """Add to x what has been found since ``begin`` and does not stand in it yet; changes nothing else, so
         that it may be done to a copy of x at any time."""
-        from consolve.solvers.pc_cnn import limited_to
-
         target = x.getArray()
         with limited_to(self._threads):
             if self._components is None:
@@ -97,25 +92,12 @@ class GridRoute:
 
     def residual_norm(self, A: PETSc.Mat, b: PETSc.Vec, x: PETSc.Vec, r: PETSc.Vec) -> float:
         """Norm of r = b - A x, computed with the matrix and stored in r."""
-        from consolve.solvers.pc_cnn import limited_to
-
         with limited_to(self._threads):
             return residual_norm(A, b, x, r)
 
 
-def grid_route(ksp: PETSc.KSP) -> GridRoute | None:
-    """The route of a KSP whose PC is a multilevel network of the very matrix that is solved; else None."""
-    from consolve.solvers.pc_cnn import PCCNN
-
-    pc = ksp.getPC()
-    if pc.comm.size > 1 or pc.getType() not in ("cnn", "python"):
-        return None
-    context: Any = pc.getPythonContext()
-    return context.grid_route(pc) if isinstance(context, PCCNN) else None
-
-
 class GridSystem:
-    """A solve of KSP ``dcd``, as ``consolve.learned.grid_iteration.iterate`` takes it."""
+    """A solve of KSP ``dcd``, as ``consolve.learned.multilevel.engine.grid_iteration.iterate`` takes it."""
 
     def __init__(self, solve: Any) -> None:
         self._solve, self._route = solve, solve.route

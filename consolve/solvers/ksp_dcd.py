@@ -14,7 +14,8 @@ preconditioner, each iteration is ::
 For a symmetric linear f and m >= 1 it is the preconditioned conjugate gradient method.  Where f is PC ``cnn``
 with a multilevel network, on one rank, and the matrix is that of an image of fluid, solid and air, the same
 iteration (with m = 1) runs in grid space, its products and updates within the sweeps of the network: see
-``consolve.learned.grid_directions``.  The residual that ends a solve is the matrix's own in either case.
+``consolve.learned.multilevel.engine.grid_directions``.  The residual that ends a solve is the matrix's own
+in either case.
 
 ==============================  =======  ===========================================================
 option                          default  meaning
@@ -36,12 +37,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve import solver_options
-from consolve.learned.grid_iteration import iterate
-from consolve.solvers import events, live_contexts
-from consolve.solvers.grid_route import GridRoute, GridSystem, grid_route
-from consolve.solvers.options import read_options
-from consolve.solvers.petsc import PETSc, call, dot_products, handle, reported, support_only_true_residual
+from consolve.base.options_table import DCD
+from consolve.learned.multilevel.engine.grid_iteration import iterate
+from consolve.solvers.grid_route import GridRoute, GridSystem
+from consolve.solvers.pc_cnn import PCCNN
+from consolve.solvers.petsc import events, live_contexts
+from consolve.solvers.petsc.options import read_options
+from consolve.solvers.petsc.versions import (
+    PETSc,
+    call,
+    dot_products,
+    handle,
+    reported,
+    support_only_true_residual,
+)
 from consolve.solvers.safeguard import Safeguard, Step
 
 SMALLEST_COSINE = 1e-10
@@ -128,7 +137,7 @@ class KSPDCD:
 
     @reported
     def setFromOptions(self, ksp: PETSc.KSP) -> None:
-        read_options(self, ksp, solver_options.DCD, "KSP dcd")
+        read_options(self, ksp, DCD, "KSP dcd")
 
     @reported
     def solveTranspose(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
@@ -206,7 +215,7 @@ class _Solve:
     def run(self) -> None:
         self.compute_residual(x_is_zero=not self.ksp.getInitialGuessNonzero())
         norm, begin = self.r.norm(), 0
-        self.route = grid_route(self.ksp) if self.context.fused else None
+        self.route = _grid_route(self.ksp) if self.context.fused else None
         if self.route is not None and self.ksp.max_it > 0 and not self.test(0, norm):
             self.report(0, norm)
             most = self.ksp.max_it
@@ -395,3 +404,12 @@ def usable_size(d: PETSc.Vec, norm: float) -> float:
     if not SMALLEST_SIZE < norm < 1 / SMALLEST_SIZE:
         norm = d.norm(PETSc.NormType.NORM_INFINITY)
     return norm if isfinite(norm) and norm > 0 else 0.0
+
+
+def _grid_route(ksp: PETSc.KSP) -> GridRoute | None:
+    """The route of a KSP whose PC is a multilevel network of the very matrix that is solved; else None."""
+    pc = ksp.getPC()
+    if pc.comm.size > 1 or pc.getType() not in ("cnn", "python"):
+        return None
+    context = pc.getPythonContext()
+    return context.grid_route(pc) if isinstance(context, PCCNN) else None

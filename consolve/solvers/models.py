@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.learned.dcdm_weights import SHIPPED
-from consolve.pde import GridOperator
-from consolve.pde.row_operator import RowOperator
-from consolve.solvers.collective import together
+from consolve.base.errors import MatrixError, OptionError
+from consolve.learned.dcdm.format import SHIPPED
+from consolve.pde.matrix.row_operator import RowOperator
+from consolve.pde.poisson.grid import GridOperator
 from consolve.solvers.dcdm_model import GatheredDCDM, build_dcdm, is_dcdm
-from consolve.solvers.errors import MatrixError, OptionError
+from consolve.solvers.petsc.collective import together
 
 MODELS = ("auto", "multilevel", "mg", *SHIPPED)
 """Names of ``-pc_cnn_model``; any other value is the path of a weights file."""
@@ -104,7 +104,7 @@ def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]
     """
     if is_dcdm(choice.name):
         return build_dcdm(choice.name, operator, cells, choice.threads, choice.precision, choice.device)
-    from consolve.learned.multilevel import MultilevelPreconditioner
+    from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 
     weights, line = _load(choice, operator.ndim)
     return MultilevelPreconditioner(operator, weights, cells), line
@@ -130,8 +130,8 @@ def build_distributed_model(
     -------
     As build_model.
     """
-    from consolve.learned.distributed import DistributedMultilevel, UnservedGrid
-    from consolve.learned.transfer import Traffic
+    from consolve.learned.multilevel.cycle.transfer import Traffic
+    from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel, UnservedGrid
 
     with together(comm):
         of_dcdm = is_dcdm(choice.name)
@@ -153,7 +153,7 @@ def build_distributed_model(
 
 
 def _load(choice: Choice, ndim: int) -> tuple[Any, str]:
-    from consolve.learned.weights import load_weights
+    from consolve.learned.multilevel.format import load_weights
 
     name = DEFAULT if choice.name == "auto" else choice.name
     for option, value, only in (

@@ -10,15 +10,15 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.pde import GridOperator
-from consolve.solvers import events
-from consolve.solvers.closed_components import ClosedComponents
-from consolve.solvers.device_vectors import shared_tensors
-from consolve.solvers.errors import MatrixError
-from consolve.solvers.matrices import closed_group
+from consolve.base.errors import MatrixError
+from consolve.pde.poisson.grid import GridOperator
+from consolve.solvers.matrix.assembly import closed_group
+from consolve.solvers.matrix.null_space import ClosedComponents
+from consolve.solvers.matrix.stencil import Stencil
 from consolve.solvers.models import Choice, Model, build_distributed_model, build_model, cycle_flops
-from consolve.solvers.petsc import PETSc, call, handle
-from consolve.solvers.stencil import Stencil
+from consolve.solvers.petsc import events
+from consolve.solvers.petsc.device_vectors import shared_tensors
+from consolve.solvers.petsc.versions import PETSc, call, handle
 
 _LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE")
 """Where MPI's launchers tell how many ranks this machine runs."""

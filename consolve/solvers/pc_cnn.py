@@ -24,27 +24,28 @@ option                    default        meaning
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve import solver_options
-from consolve.learned.multilevel import MultilevelPreconditioner
-from consolve.solvers import events, live_contexts
-from consolve.solvers.closed_components import ClosedComponents
-from consolve.solvers.collective import together
-from consolve.solvers.errors import MatrixError
-from consolve.solvers.grid_map import find_grid
+from consolve.base.errors import MatrixError
+from consolve.base.options_table import CNN
+from consolve.base.threads import limited_to
+from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
+from consolve.pde.matrix.stencil_kernels import scale_entries
 from consolve.solvers.grid_route import GridRoute
+from consolve.solvers.matrix.find_grid import find_grid
+from consolve.solvers.matrix.null_space import ClosedComponents
+from consolve.solvers.matrix.stencil import Stencil, check_matrix, read_stencil
 from consolve.solvers.models import Choice, Model, check_model_name
 from consolve.solvers.network import Network, default_threads, mpi_communicator
-from consolve.solvers.options import read_options
-from consolve.solvers.petsc import PETSc, call, handle, reported
+from consolve.solvers.petsc import events, live_contexts
+from consolve.solvers.petsc.collective import together
+from consolve.solvers.petsc.options import read_options
+from consolve.solvers.petsc.versions import PETSc, call, handle, reported
 from consolve.solvers.presolve import (
     check_system,
     claims_convergence,
@@ -52,8 +53,6 @@ from consolve.solvers.presolve import (
     start_with_boundary_values,
     warn_of_method,
 )
-from consolve.solvers.stencil import Stencil, check_matrix, read_stencil
-from consolve.solvers.stencil_kernels import scale_entries
 
 GATHERED_CELLS = 32_768
 """Default of ``-pc_cnn_gathered_cells``."""
@@ -144,7 +143,7 @@ class PCCNN:
 
     @reported
     def setFromOptions(self, pc: PETSc.PC) -> None:
-        read_options(self, pc, solver_options.CNN, "PC cnn")
+        read_options(self, pc, CNN, "PC cnn", {"pc_cnn_model": check_model_name})
 
     @reported
     def setUp(self, pc: PETSc.PC) -> None:
@@ -252,11 +251,9 @@ class PCCNN:
         threads = self.threads or default_threads()
         with limited_to(threads):
             directions = model.directions()
-        return (
-            None
-            if directions is None
-            else GridRoute(directions, stencil, self.components, threads, self.flops)
-        )
+        if directions is None:
+            return None
+        return GridRoute(directions, stencil, self.components, threads, self.flops)
 
     @reported
     def view(self, pc: PETSc.PC, viewer: PETSc.Viewer) -> None:
@@ -297,14 +294,3 @@ class PCCNN:
                 count = holders[min(number, len(holders) - 1)]
                 held = f", on {count} rank{'s' if count > 1 else ''}"
             yield f"level {number}: {cells} cells, {level.unknowns} unknowns, {level.bytes} bytes{held}"
-
-
-@contextmanager
-def limited_to(threads: int) -> Iterator[None]:
-    """Kernels use so many threads; the program's own number is restored."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from consolve.solvers.collective import raise_together
-from consolve.solvers.errors import InconsistentRightHandSide, OptionError
+from consolve.base.errors import InconsistentRightHandSide, OptionError
+from consolve.solvers.matrix.stencil import Stencil
 from consolve.solvers.network import Network
-from consolve.solvers.petsc import PETSc
-from consolve.solvers.stencil import Stencil
+from consolve.solvers.petsc.collective import raise_together
+from consolve.solvers.petsc.versions import PETSc
 
 SYMMETRIC_METHODS = frozenset(
     (

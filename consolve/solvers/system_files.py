@@ -12,7 +12,7 @@ import scipy.io
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from consolve.solvers.errors import SystemFileError
+from consolve.base.errors import SystemFileError
 
 _PETSC_MATRIX, _PETSC_VECTOR = 1211216, 1211214
 _KINDS = (

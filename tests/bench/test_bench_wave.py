@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from consolve.bench import wave
 from consolve.cli import cli
-from consolve.learned.wave_weights import load_wave_weights
-from consolve.pde.wave_data import WaveData
+from consolve.learned.waves.format import load_wave_weights
+from consolve.pde.waves.data import WaveData
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import pytest
 pytest.importorskip("petsc4py")
 
 from consolve.bench.captured import capture
-from consolve.pde.direct_solver import DirectSolver
-from consolve.pde.scenes import make_scene
+from consolve.pde.flow.scenes import make_scene
+from consolve.pde.poisson.direct_solver import DirectSolver
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CUBE = """ply
@@ -175,8 +175,8 @@ def test_a_mesh_file_becomes_the_body(run, tmp_path):
 
 def test_a_network_by_file_takes_part(run, tmp_path):
     torch = pytest.importorskip("torch")
-    from consolve.learned.dcdm import build_network
-    from consolve.learned.dcdm_weights import DCDMSettings, DCDMWeights, save_dcdm_weights
+    from consolve.learned.dcdm.format import DCDMSettings, DCDMWeights, save_dcdm_weights
+    from consolve.learned.dcdm.network import build_network
 
     torch.manual_seed(0)
     settings = DCDMSettings(ndim=2, width=2)
@@ -249,7 +249,7 @@ def test_the_experiments_page_has_both_places():
 def test_the_bunny_has_no_enclosed_fluid():
     pytest.importorskip("meshio")
     pytest.importorskip("pymeshfix")
-    from consolve.pde.flow import Flow
+    from consolve.pde.flow.flow import Flow
 
     scenes = importlib.import_module("dcdm_scenes")
     for ndim, least, most in ((2, 0.05, 0.12), (3, 0.01, 0.03)):

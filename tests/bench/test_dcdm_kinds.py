@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("petsc4py")
 pytest.importorskip("torch")
 
-from consolve.learned.dcdm_weights import load_dcdm_weights, save_dcdm_weights
+from consolve.learned.dcdm.format import load_dcdm_weights, save_dcdm_weights
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NOT_PYTHON = """#!/bin/sh

@@ -7,7 +7,7 @@ import pytest
 
 from consolve.bench.direct import BoxTransform
 from consolve.pde import AIR, FLUID, SOLID
-from consolve.pde.domains import Domain, make_domain
+from consolve.pde.poisson.domains import Domain, make_domain
 
 ENDS = [(SOLID, SOLID), (AIR, AIR), (SOLID, AIR), (AIR, SOLID)]
 

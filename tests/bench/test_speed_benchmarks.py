@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("petsc4py")
 
-from consolve import memory
+from consolve.base import memory
 from consolve.bench.triad import ARRAYS_MOVED, triad
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -133,7 +133,7 @@ def test_scaling_tables_have_ratios_shares_and_reasons():
 
 
 def test_bytes_of_the_passes_are_those_that_the_kernels_document():
-    from consolve.learned import cycle_kernels
+    from consolve.learned.multilevel.cycle import cycle_kernels
 
     kernels = importlib.import_module("kernels")
     down, up = (documented(cycle_kernels.__doc__, name) for name in ("down", "up"))
@@ -157,9 +157,9 @@ def test_flops_of_a_half_sweep():
 
 @pytest.mark.parametrize("dim, cells", [(2, 40), (3, 20)])
 def test_every_kernel_of_the_finest_level_is_timed(dim, cells):
-    from consolve.learned.multilevel import MultilevelPreconditioner
-    from consolve.learned.weights import load_weights
-    from consolve.pde.domains import make_domain
+    from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
+    from consolve.learned.multilevel.format import load_weights
+    from consolve.pde.poisson.domains import make_domain
 
     kernels = importlib.import_module("kernels")
     operator = make_domain("spheres", (cells,) * dim, 7).operator()

@@ -19,12 +19,12 @@ from consolve.bench.launch import run_worker  # noqa: E402
 from consolve.bench.poisson import Conditions, PoissonProblem, run_poisson  # noqa: E402
 from consolve.bench.roster import SOLVERS, stopping_options  # noqa: E402
 from consolve.bench.systems_task import systems  # noqa: E402
-from consolve.pde.direct_solver import DirectSolver  # noqa: E402
-from consolve.pde.domains import make_domain  # noqa: E402
-from consolve.pde.flow import Flow  # noqa: E402
-from consolve.pde.right_hand_sides import right_hand_side  # noqa: E402
-from consolve.pde.scenes import make_scene  # noqa: E402
-from consolve.solvers.poisson import PressureSolver, assemble_matrix  # noqa: E402
+from consolve.pde.flow.flow import Flow  # noqa: E402
+from consolve.pde.flow.scenes import make_scene  # noqa: E402
+from consolve.pde.poisson.direct_solver import DirectSolver  # noqa: E402
+from consolve.pde.poisson.domains import make_domain  # noqa: E402
+from consolve.pde.poisson.right_hand_sides import right_hand_side  # noqa: E402
+from consolve.solvers.pressure import PressureSolver, assemble_matrix  # noqa: E402
 
 TOLERANCES = [1e-2, 1e-4, 1e-6]
 
@@ -168,7 +168,7 @@ def test_boxes_are_sixteen_equal_ones(ndim):
 def test_boxes_without_fluid_have_no_column():
     types = np.zeros((16, 16), np.uint8)
     types[:4, :4] = 1
-    from consolve.pde.grid import GridOperator
+    from consolve.pde.poisson.grid import GridOperator
 
     operator = GridOperator.from_cell_types(types, ((1, 2), (1, 1)))
     A = assemble_matrix(operator, PETSc.COMM_SELF)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from consolve.bench.wave import field_errors
-from consolve.learned.wave_weights import GeneratorSettings, WaveWeights, save_wave_weights
-from consolve.pde.wave_data import WaveData
-from consolve.pde.wave_generation import generate
-from consolve.pde.wave_sampling import STORED_VERTICES, WaveSet
+from consolve.learned.waves.format import GeneratorSettings, WaveWeights, save_wave_weights
+from consolve.pde.waves.data import WaveData
+from consolve.pde.waves.generation import generate
+from consolve.pde.waves.sampling import STORED_VERTICES, WaveSet
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RUNS = 12

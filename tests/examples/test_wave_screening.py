@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from consolve.learned.wave_weights import PropagatorSettings, WaveWeights, save_wave_weights
-from consolve.pde.wave_leapfrog import LeapFrog
-from consolve.pde.wave_problem import vrmse
+from consolve.learned.waves.format import PropagatorSettings, WaveWeights, save_wave_weights
+from consolve.pde.waves.leapfrog import LeapFrog
+from consolve.pde.waves.problem import vrmse
 
 PATH = Path(__file__).parents[2] / "examples" / "wave_screening.py"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consolve.learned.wave_weights import GeneratorSettings, WaveWeights, save_wave_weights
+from consolve.learned.waves.format import GeneratorSettings, WaveWeights, save_wave_weights
 
 pytest.importorskip("matplotlib")
 

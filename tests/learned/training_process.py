@@ -12,7 +12,7 @@ every, fault = int(sys.argv[1]), sys.argv[2]
 sys.argv[1:] = sys.argv[3:]
 
 import consolve.cli  # noqa: E402
-from consolve.learned.training_run import TrainingRun  # noqa: E402
+from consolve.learned.training.run import TrainingRun  # noqa: E402
 
 kind, process, step = (fault.split(":") + ["", ""])[:3]
 mine = process == os.environ.get("RANK", "0")

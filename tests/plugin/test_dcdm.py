@@ -4,8 +4,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from consolve.learned.dcdm import build_network  # noqa: E402
-from consolve.learned.dcdm_weights import DCDMSettings, DCDMWeights, save_dcdm_weights  # noqa: E402
+from consolve.learned.dcdm.format import DCDMSettings, DCDMWeights, save_dcdm_weights  # noqa: E402
+from consolve.learned.dcdm.network import build_network  # noqa: E402
 
 
 def test_runs_with_dcd_and_is_refused_by_cg(programs, run_program, library, tmp_path):

@@ -32,10 +32,10 @@ def fails(programs, library, run_program):
 @pytest.mark.parametrize(
     "options, words",
     [
-        ((*CNN, "-pc_cnn_model", "best"), "PCCNN.setFromOptions: consolve.solvers.errors.OptionError"),
-        ((*CNN, "-pc_cnn_grid", "5,5"), "PCCNN.setUp: consolve.solvers.errors.MatrixError"),
-        ((*CNN, "-pc_cnn_threads", "many"), "PCCNN.setFromOptions: consolve.solvers.errors.OptionError"),
-        ((*DCD, "-ksp_dcd_directions", "0"), "KSPDCD.setFromOptions: consolve.solvers.errors.OptionError"),
+        ((*CNN, "-pc_cnn_model", "best"), "PCCNN.setFromOptions: consolve.base.errors.OptionError"),
+        ((*CNN, "-pc_cnn_grid", "5,5"), "PCCNN.setUp: consolve.base.errors.MatrixError"),
+        ((*CNN, "-pc_cnn_threads", "many"), "PCCNN.setFromOptions: consolve.base.errors.OptionError"),
+        ((*DCD, "-ksp_dcd_directions", "0"), "KSPDCD.setFromOptions: consolve.base.errors.OptionError"),
     ],
 )
 def test_bad_options(fails, options, words):

@@ -12,7 +12,7 @@ petsc4py.init(["dcdm_ranks", "-options_left", "no"])
 from petsc4py import PETSc
 
 import consolve.solvers  # noqa: F401  (registers the types)
-from consolve.learned.dcdm_weights import load_dcdm_weights
+from consolve.learned.dcdm.format import load_dcdm_weights
 from consolve.pde import GridOperator
 from consolve.solvers import assemble_matrix
 

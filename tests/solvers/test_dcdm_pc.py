@@ -13,16 +13,16 @@ from scipy.sparse.linalg import cg
 
 torch = pytest.importorskip("torch")
 
-from consolve.learned.dcdm import build_network  # noqa: E402
-from consolve.learned.dcdm_inference import DCDMPreconditioner  # noqa: E402
-from consolve.learned.dcdm_weights import DCDMSettings, DCDMWeights, save_dcdm_weights  # noqa: E402
-from consolve.learned.weights import WeightsError  # noqa: E402
+from consolve.learned.dcdm.format import DCDMSettings, DCDMWeights, save_dcdm_weights  # noqa: E402
+from consolve.learned.dcdm.inference import DCDMPreconditioner  # noqa: E402
+from consolve.learned.dcdm.network import build_network  # noqa: E402
+from consolve.learned.multilevel.format import WeightsError  # noqa: E402
 from consolve.pde import GridOperator  # noqa: E402
 from consolve.solvers import MatrixError, OptionError, assemble_matrix, attach_grid  # noqa: E402
-from consolve.solvers.device_vectors import CPU, CUDA, shared_tensors  # noqa: E402
+from consolve.solvers.petsc.device_vectors import CPU, CUDA, shared_tensors  # noqa: E402
 from consolve.solvers.presolve import FLEXIBLE_METHODS  # noqa: E402
 
-cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "matrix_cases.py")))
+cases = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "matrix_cases.py")))
 ROOT = Path(__file__).resolve().parents[2]
 
 

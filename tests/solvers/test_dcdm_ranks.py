@@ -10,8 +10,8 @@ pytest.importorskip("mpi4py")
 
 from mpi_program import needs_mpirun, result_on_ranks
 
-from consolve.learned.dcdm import build_network
-from consolve.learned.dcdm_weights import DCDMSettings, DCDMWeights, save_dcdm_weights
+from consolve.learned.dcdm.format import DCDMSettings, DCDMWeights, save_dcdm_weights
+from consolve.learned.dcdm.network import build_network
 
 PROGRAM = Path(__file__).parent / "dcdm_ranks.py"
 

@@ -8,8 +8,8 @@ from petsc4py import PETSc
 
 torch = pytest.importorskip("torch")
 
-from consolve.learned.dcdm import build_network, network_of  # noqa: E402
-from consolve.learned.dcdm_weights import DCDMSettings, DCDMWeights, save_dcdm_weights  # noqa: E402
+from consolve.learned.dcdm.format import DCDMSettings, DCDMWeights, save_dcdm_weights  # noqa: E402
+from consolve.learned.dcdm.network import build_network, network_of  # noqa: E402
 from consolve.pde import GridOperator  # noqa: E402
 from consolve.solvers import assemble_matrix  # noqa: E402
 

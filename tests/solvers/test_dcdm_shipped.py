@@ -5,9 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from consolve.learned.dcdm_weights import load_dcdm_weights  # noqa: E402
-from consolve.pde.domains import make_domain  # noqa: E402
-from consolve.pde.right_hand_sides import right_hand_side  # noqa: E402
+from consolve.learned.dcdm.format import load_dcdm_weights  # noqa: E402
+from consolve.pde.poisson.domains import make_domain  # noqa: E402
+from consolve.pde.poisson.right_hand_sides import right_hand_side  # noqa: E402
 from consolve.solvers import assemble_matrix  # noqa: E402
 
 

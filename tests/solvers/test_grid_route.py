@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 PETSc = pytest.importorskip("petsc4py.PETSc")
 
-from consolve.learned.grid_directions import SLOTS  # noqa: E402
+from consolve.learned.multilevel.engine.grid_directions import SLOTS  # noqa: E402
 from consolve.pde import AIR, FLUID, SOLID, GridOperator  # noqa: E402
-from consolve.pde.domains import make_domain  # noqa: E402
+from consolve.pde.poisson.domains import make_domain  # noqa: E402
 from consolve.solvers import assemble_matrix, attach_grid  # noqa: E402
 
 CG = {2: 40, 3: 14}

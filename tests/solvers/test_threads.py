@@ -14,7 +14,7 @@ import petsc4py
 petsc4py.init(sys.argv)
 from petsc4py import PETSc
 import consolve.solvers
-from consolve.pde.domains import make_domain
+from consolve.pde.poisson.domains import make_domain
 A = consolve.solvers.assemble_matrix(make_domain("spheres", (200, 200)).operator())
 x, b = A.createVecs()
 b.set(1)

@@ -1,0 +1,1 @@
+"""The front doors that need no options: solve, GridSolver, aspreconditioner."""

@@ -1,0 +1,68 @@
+"""Threads: how many kernels use, and a pool for kernels that work on a range of lines.
+
+Compiling a loop as ``prange`` takes several times as long as compiling it once, which counts for kernels that
+run once a setup only; these release the interpreter's lock, so that its threads serve as well.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numba
+
+_pool: dict[int, ThreadPoolExecutor] = {}
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.clear)  # a child has none of its parent's threads
+
+
+@contextmanager
+def limited_to(threads: int | None) -> Iterator[int]:
+    """Kernels within use so many threads, or as many as before if None; the program's number is restored."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads or before)
+    try:
+        yield threads or before
+    finally:
+        numba.set_num_threads(before)
+
+
+def run_lines(kernel: Callable[..., Any], lines: int, threads: int, *arguments: Any) -> None:
+    """kernel(*arguments, first, end) on ``threads`` equal parts of 0..lines.
+
+    Parameters
+    ----------
+    kernel
+        Compiled, releasing the interpreter's lock; what it does to different lines is independent.
+    lines, threads
+        Their numbers.
+    """
+    threads = max(1, min(threads, lines))
+    if not getattr(kernel, "signatures", None):
+        _compile(kernel, arguments)  # before several threads ask for it
+    ends = [lines * q // threads for q in range(threads + 1)]
+    if threads == 1:
+        kernel(*arguments, 0, lines)
+        return
+    if threads not in _pool:
+        _pool[threads] = ThreadPoolExecutor(threads - 1, "consolve-lines")
+    others = [_pool[threads].submit(kernel, *arguments, ends[q], ends[q + 1]) for q in range(1, threads)]
+    kernel(*arguments, 0, ends[1])
+    for other in others:
+        other.result()
+
+
+def _compile(kernel: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Compile without the collector of cycles, which would search what the compiler makes again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        kernel(*arguments, 0, 0)
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,1 @@
+"""The networks of the deep conjugate direction method, their training and inference (torch)."""

@@ -1,0 +1,1 @@
+"""The V-cycle: how levels lie in memory, and its passes."""

@@ -1,0 +1,1 @@
+"""The network on several ranks and on periodic grids."""

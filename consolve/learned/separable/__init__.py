@@ -1,0 +1,1 @@
+"""Convolutions with kernels of one-way filters: compression, layers, Numba kernels."""

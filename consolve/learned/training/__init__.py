@@ -1,0 +1,1 @@
+"""What every training shares: the run, its record, processes, operators in torch."""

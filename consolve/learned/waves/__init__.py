@@ -1,0 +1,1 @@
+"""Surrogates of wave simulations: networks, training, inference in Numba, forecasts."""

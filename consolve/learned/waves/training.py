@@ -1,0 +1,30 @@
+"""Training of the wave surrogates: what propagator and generator share beside `TrainingRun`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from consolve.base.files import whole_file
+from consolve.learned.training.run import TrainingRun
+from consolve.learned.training.settings import RunSettings
+from consolve.learned.waves.card import model_card
+from consolve.learned.waves.format import WaveWeights, save_wave_weights
+
+
+@dataclass(frozen=True)
+class WaveTrainingSettings(RunSettings):
+    """As `RunSettings`, with the rate of `Muon` that suits the wave surrogates."""
+
+    rate: float = 4e-3
+
+
+class WaveTraining(TrainingRun[WaveWeights]):
+    """One run of a wave surrogate; `net.settings` is its size."""
+
+    def _weights(self, record: dict[str, str]) -> WaveWeights:
+        return WaveWeights(self.net.settings, self.best_tensors, record, str(self.out))
+
+    def _save(self, weights: WaveWeights) -> None:
+        save_wave_weights(weights, self.out)
+        with whole_file(self.out.with_suffix(".md")) as part:
+            part.write_text(model_card(weights))

@@ -1,0 +1,1 @@
+"""Files of trained weights, and the shipped ones."""

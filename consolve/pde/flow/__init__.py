@@ -1,0 +1,1 @@
+"""Incompressible flow with a pressure projection, its scenes and pictures."""

@@ -1,0 +1,1 @@
+"""Discrete Poisson operators on structured grids: cells, coefficients, domains, right-hand sides."""

@@ -1,0 +1,1 @@
+"""The grid and the entries of a PETSc matrix."""

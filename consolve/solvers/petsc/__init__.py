@@ -1,0 +1,1 @@
+"""PETSc itself: versions, registration, options, events, ranks."""
