@@ -38,7 +38,7 @@ def types():
     return [type(s.getPythonContext()).__name__ for s in (ksp, ksp.getPC())]
 first = types()
 import consolve.solvers
-consolve.solvers.petsc.registration()
+consolve.solvers.register()
 print(first, types(), consolve.solvers.KSPDCD.__name__)
 """
     from consolve.plugin.build import FOLDER

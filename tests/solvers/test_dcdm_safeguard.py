@@ -1,8 +1,10 @@
 """KSP dcd over DCDM networks that are useless, hostile or overflow: it converges where CG does."""
 
+import os
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from petsc4py import PETSc
 
@@ -94,7 +96,7 @@ def plain():
 
 def check(solved, plain):
     assert solved.reason > 0 and solved.relative < 1.1e-8
-    assert solved.iterations <= 4 * plain.iterations + 200
+    assert solved.iterations <= 4 * plain.iterations + 20
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -174,7 +176,9 @@ def test_converges_with_adversaries(plain, any_model, operator, kind):
     image=st.booleans(),
     share=st.floats(0, 0.4),
 )
-@settings(max_examples=15)
+@settings(max_examples=int(os.environ.get("CONSOLVE_EXAMPLES", "15")))
+@example(seed=277, exponent=0.0, variant=64, image=True, share=0.25)  # halves the residual now and then
+@example(seed=52596, exponent=0.35844130654599227, variant=64, image=True, share=0.25)  # good at first
 def test_random_weights_on_random_domains(tmp_path_factory, seed, exponent, variant, image, share):
     rng = np.random.default_rng(seed)
     shape = tuple(int(n) for n in rng.integers(3, 20, 2))

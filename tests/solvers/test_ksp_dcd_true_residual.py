@@ -88,3 +88,41 @@ def test_convergence_is_declared_of_the_true_residual_only():
         assert (residual <= 1.001 * rtol * b.norm()) == reached
     for thing in (ksp, mat, b, x):
         thing.destroy()
+
+
+def test_stagnation_of_the_true_residual_ends_a_solve(problems):
+    """Products in single precision never allow 1e-12: the solve says so, and does not go on to the limit."""
+    n = 400
+    dense = np.diag(np.linspace(1, 30, n)) - 0.4 * (np.eye(n, k=1) + np.eye(n, k=-1))
+    mat = PETSc.Mat().createPython((n, n), RoundedProduct(dense), comm=PETSc.COMM_SELF)
+    mat.setUp()
+    solved = problems.solve(problems.ksp(mat, "dcd", "none", ksp_rtol=1e-12, ksp_max_it=10_000), noise(n))
+    assert solved.reason == PETSc.KSP.ConvergedReason.DIVERGED_BREAKDOWN
+    assert solved.iterations < 300 and relative(dense, solved.x, noise(n)) < 1e-5
+
+
+def test_newton_with_finite_differences_ends(problems):
+    """-snes_mf, Bratu's problem: a product by finite differences is no linear function of x, so that b - A x
+    stagnates above the tolerance that the recurrence meets."""
+    n, strength = 33, 6.0 / 34**2
+
+    def residual(snes, x, f):
+        u = np.pad(x.array_r.reshape(n, n), 1)
+        beside = u[:-2, 1:-1] + u[2:, 1:-1] + u[1:-1, :-2] + u[1:-1, 2:]
+        f.array_w[:] = (4 * u[1:-1, 1:-1] - beside - strength * np.exp(u[1:-1, 1:-1])).reshape(-1)
+
+    iterations = {}
+    for kind in ("cg", "dcd"):
+        snes, x = PETSc.SNES().create(PETSc.COMM_SELF), PETSc.Vec().createSeq(n * n)
+        f = x.duplicate()
+        snes.setFunction(residual, f)
+        snes.setUseMF(True)
+        snes.ksp.setType(kind)
+        snes.ksp.pc.setType("none")
+        snes.ksp.setTolerances(rtol=1e-6, max_it=2000)
+        snes.solve(None, x)
+        assert snes.getConvergedReason() > 0
+        iterations[kind] = snes.getLinearSolveIterations()
+        for thing in (snes, x, f):
+            thing.destroy()
+    assert iterations["dcd"] < 4 * iterations["cg"]

@@ -129,7 +129,7 @@ def test_a_run_that_was_half_written_is_made_again(files, tmp_path):
 def test_a_process_killed_in_the_middle_of_a_write_loses_that_run_only(tmp_path, calls):
     code = f"""
 import os, signal, sys
-from consolve.pde import wave_data_writer
+from consolve.pde.waves import writer as wave_data_writer
 from consolve.pde.waves.generation import generate
 from consolve.pde.waves.sampling import WaveSet
 write, count = wave_data_writer.write_bytes, 0
