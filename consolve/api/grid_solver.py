@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from consolve.base.arrays import zeros
-from consolve.base.errors import InconsistentRightHandSide, NotConverged
+from consolve.base.errors import NotConverged
+from consolve.base.threads import limited_to
 from consolve.learned.multilevel.engine.grid_directions import GridDirections
 from consolve.learned.multilevel.engine.grid_iteration import iterate
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner, powers_of_two
@@ -17,9 +18,6 @@ from consolve.learned.multilevel.format import load_weights
 from consolve.pde.poisson.grid import GridOperator, as_volume
 from consolve.pde.poisson.uniform import UniformOperator
 from consolve.pde.poisson.uniform_residual import residual
-
-_INCONSISTENT = 1e-6
-"""A closed component's sum of b over that of |b|: above it, there is no solution."""
 
 
 @dataclass(frozen=True)
@@ -150,19 +148,9 @@ class GridSolver:
         return array
 
     def _consistent(self, b: NDArray[np.float64]) -> NDArray[np.float64]:
-        labels, closed = self.operator.components
-        inside = labels[self.operator.active]
-        values = b[self.operator.active]
-        sums = np.bincount(inside, values, minlength=closed.size)
-        sizes = np.bincount(inside, np.abs(values), minlength=closed.size)
-        bad = np.flatnonzero(closed & (np.abs(sums) > _INCONSISTENT * sizes))
-        if bad.size:
-            raise InconsistentRightHandSide(
-                f"the operator is singular and the right-hand side sums to {sums[bad[0]]:.3g} over a "
-                f"component of {np.count_nonzero(inside == bad[0])} cells without Dirichlet part, where it "
-                "has to sum to 0: subtract its mean there (GridOperator.remove_null_space)"
-            )
-        return self.operator.remove_null_space(b)
+        right = np.zeros_like(b)
+        right[self.operator.active] = self.operator.null_space.consistent(b[self.operator.active])
+        return right
 
 
 class _System:
@@ -180,17 +168,13 @@ class _System:
     def run(self, tolerance: float, most: int) -> None:
         """Iterate until the residual norm is under ``tolerance``; the outcome stands in the attributes."""
         self.tolerance = tolerance
-        before = numba.get_num_threads()
-        numba.set_num_threads(min(self._network.threads, before))
-        try:
+        with limited_to(min(self._network.threads, numba.get_num_threads())):
             self.norm = self.residual_norm()
             self.history = [self.norm]
             if self._directions is not None and not self.test(0, self.norm):
                 self.iterations, self.norm, _ = iterate(self, self.norm, most)
                 self.history.append(self.norm)
             self._conjugate_gradients(most)
-        finally:
-            numba.set_num_threads(before)
 
     def test(self, iteration: int, norm: float) -> int:
         """1 where the norm is small enough or no number."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -12,6 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
+from consolve.base.threads import limited_to
 from consolve.learned.dcdm.format import SHIPPED, is_dcdm_file, load_dcdm_weights
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.learned.multilevel.format import load_weights
@@ -21,6 +21,7 @@ from consolve.pde.matrix.csr_reader import OffStencil, ReadMatrix, read_csr, rea
 from consolve.pde.matrix.placement import LOOKED_FOR, LOOKED_FOR_LATTICE, Place, find_placement, given_place
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.grid import GridOperator
+from consolve.pde.poisson.null_space import ClosedComponents
 
 
 class Preconditioner(LinearOperator):
@@ -83,7 +84,7 @@ class Preconditioner(LinearOperator):
         shape, cells = place
         self.operator, self.grid, self._read, self._nonzeros = read.operator, shape, read, nonzeros
         self._unknowns = int(np.count_nonzero(read.operator.active))
-        with self._limited():
+        with limited_to(self.threads):
             self._set_up_network(read.operator, np.ascontiguousarray(cells, np.int32))
         self.setups += 1
 
@@ -98,7 +99,7 @@ class Preconditioner(LinearOperator):
                 network.update(operator)
             else:
                 network = DistributedMultilevel(operator, load_weights(name, operator.ndim), None, threads)
-            self._set_groups(network.group)
+            self._closed = network.components
         else:
             if network is not None and not isinstance(network, DistributedMultilevel) and fits:
                 network.cells = cells
@@ -108,18 +109,16 @@ class Preconditioner(LinearOperator):
             else:
                 weights = load_weights(name, operator.ndim)
                 network = MultilevelPreconditioner(operator, weights, cells, threads)
-            labels, closed = operator.components
-            number = np.append(np.where(closed, np.cumsum(closed) - 1, -1), -1)
-            self._set_groups(number[labels.reshape(-1)[cells]])
+            self._closed = ClosedComponents.of(operator, cells)
         self._network = network
 
     def _matvec(self, x: NDArray) -> NDArray[np.float64]:
         r, z = np.ascontiguousarray(x, np.float64).reshape(-1), np.zeros(x.size)
-        source = self._without_means(r)
+        source = self._closed.without_means(r)
         if self._network is not None and self._unknowns:
-            with self._limited():
+            with limited_to(self.threads):
                 self._network.apply(source, z)
-            z = self._without_means(z)
+            z = self._closed.without_means(z)
         if self._read.sign < 0:
             np.negative(z, out=z)
         z[self._read.diagonal_rows] = self._read.diagonal_inverse * r[self._read.diagonal_rows]
@@ -129,28 +128,6 @@ class Preconditioner(LinearOperator):
         return self
 
     _transpose = _adjoint
-
-    def _without_means(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self._group_size.size == 0:
-            return x
-        mean = np.bincount(self._group, x, minlength=self._group_size.size) / self._group_size
-        mean[0] = 0.0
-        return x - mean[self._group]
-
-    def _set_groups(self, group: NDArray[np.integer] | None) -> None:
-        """Number the closed components from 1; rows of none are in group 0."""
-        self._group = np.zeros(0, np.intp) if group is None else np.asarray(group, np.intp) + 1
-        size = np.bincount(self._group) if self._group.any() else np.empty(0, np.intp)
-        self._group_size = np.maximum(size, 1)
-
-    @contextmanager
-    def _limited(self) -> Iterator[None]:
-        before = numba.get_num_threads()
-        numba.set_num_threads(self.threads or before)
-        try:
-            yield
-        finally:
-            numba.set_num_threads(before)
 
     @property
     def levels(self) -> list[LevelFacts]:
@@ -177,7 +154,7 @@ class Preconditioner(LinearOperator):
             else f"Model:               {name}",
             f"Rows:                {self.shape[0]}, {self._read.diagonal_rows.size} without couplings"
             + ("" if self._nonzeros is None else f", {self._nonzeros} nonzeros"),
-            f"Closed components:   {max(self._group_size.size - 1, 0)}",
+            f"Closed components:   {len(self._closed)}",
             f"Number of Levels:    {len(levels)}",
             f"Grid Complexity:     {self.grid_complexity():6.3f}",
             f"Memory:              {self.bytes / 2**20:.2f} MiB",

@@ -17,13 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from consolve.base.errors import InconsistentRightHandSide, MatrixError, NotConverged, OptionError
 from consolve.pde.matrix.placement import Place, given_place
 from consolve.pde.poisson.grid import GridOperator
+from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.matrix.assembly import (
-    closed_components,
-    closed_group,
-    consistent,
     matrix_from_csr,
     real_csr,
-    without_means,
 )
 from consolve.solvers.matrix.attached import CELLS, attach_grid
 from consolve.solvers.matrix.cell_images import read_cell_types
@@ -166,8 +163,8 @@ def solve(
     place = given_place(system.csr.shape[0], grid, image, cells) or system.place
     if right.size == 0:
         return system.shaped(right, b), SolveInfo((), None if place is None else place[0])
-    right = np.column_stack([consistent(column, system.group) for column in right.T])
-    mat, _ = matrix_from_csr(system.csr, system.group)
+    right = np.column_stack([system.closed.consistent(column) for column in right.T])
+    mat, _ = matrix_from_csr(system.csr, system.closed)
     solver = _Solver(words, "solve_")
     try:
         if place is None and parse_options(words)["pc_type"] == "cnn":
@@ -213,7 +210,7 @@ def _solve_columns(
         if record.reason.startswith("DIVERGED"):
             raise NotConverged(record.reason, record.iterations, record.relative_residual, _ADVICE)
         _check_true_residual(solver.ksp, record, float(np.linalg.norm(column)))
-        x[:, number] = without_means(solution, system.group)
+        x[:, number] = system.closed.without_means(solution)
         records.append(record)
     return x, tuple(records)
 
@@ -233,14 +230,14 @@ class _System:
     """A matrix as it was given, and what it says of itself: closed components, and the place of its rows."""
 
     csr: sp.csr_matrix
-    group: NDArray[np.int32] | None
+    closed: ClosedComponents
     place: Place | None = None
     operator: GridOperator | None = None
 
     @classmethod
     def of(cls, A: Any) -> _System:
         if isinstance(A, GridOperator):
-            return cls(A.to_csr(), closed_group(A), (A.shape, A.cells), A)
+            return cls(A.to_csr(), A.null_space, (A.shape, A.cells), A)
         if isinstance(A, PETSc.Mat):
             if A.comm.size > 1:
                 raise MatrixError(
@@ -250,15 +247,17 @@ class _System:
             place = find_grid(A) if A.query(CELLS) or A.getDM() else None
             indptr, indices, values = csr_arrays(as_aij(A))
             csr = real_csr(sp.csr_matrix((values, indices, indptr), A.getSize()))
-            return cls(csr, closed_components(csr), None if place is None else (place.shape, place.cells))
+            return cls(
+                csr, ClosedComponents.of_matrix(csr), None if place is None else (place.shape, place.cells)
+            )
         csr = real_csr(A)
         if getattr(A, "dtype", None) != np.float32:
-            return cls(csr, closed_components(csr))
-        group = closed_components(csr, SINGLE_ROUND_OFF)
-        rest = np.where(group >= 0, np.asarray(csr.sum(axis=1)).reshape(-1), 0.0)
+            return cls(csr, ClosedComponents.of_matrix(csr))
+        closed = ClosedComponents.of_matrix(csr, SINGLE_ROUND_OFF)
+        rest = np.where(closed.group >= 0, np.asarray(csr.sum(axis=1)).reshape(-1), 0.0)
         if rest.any():  # within the rounding of the diagonal: A is to map constants to 0
             csr = sp.csr_matrix(csr - sp.diags(rest))
-        return cls(csr, group)
+        return cls(csr, closed)
 
     def columns(self, values: ArrayLike, name: str) -> NDArray[np.float64]:
         """Right-hand sides or guesses as the columns of an array (rows, k)."""

@@ -14,6 +14,7 @@ from consolve.base.errors import MatrixError, OptionError
 from consolve.learned.dcdm.format import SHIPPED
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.grid import GridOperator
+from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.dcdm_model import GatheredDCDM, build_dcdm, is_dcdm
 from consolve.solvers.petsc.collective import together
 
@@ -56,10 +57,8 @@ class Model(Protocol):
 
     cells: Any
     """C-order cell index of each entry; read again by ``update``."""
-    group: NDArray[np.int32] | None
-    """Closed component of each row, -1 for rows of none; None where not looked for, or there are none."""
-    group_size: NDArray[np.int64]
-    """Rows of each over all ranks."""
+    components: ClosedComponents
+    """Of the rows, as far as the model had to look for them."""
 
     @property
     def levels(self) -> Sequence[Any]:

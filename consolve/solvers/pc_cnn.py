@@ -36,9 +36,9 @@ from consolve.base.options_table import CNN
 from consolve.base.threads import limited_to
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.pde.matrix.stencil_kernels import scale_entries
+from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.grid_route import GridRoute
 from consolve.solvers.matrix.find_grid import find_grid
-from consolve.solvers.matrix.null_space import ClosedComponents
 from consolve.solvers.matrix.stencil import Stencil, check_matrix, read_stencil
 from consolve.solvers.models import Choice, Model, check_model_name
 from consolve.solvers.network import Network, default_threads, mpi_communicator
@@ -123,8 +123,8 @@ class PCCNN:
         return self._served.flops
 
     @property
-    def components(self) -> ClosedComponents | None:
-        """The closed components of the operator; None on a regular one."""
+    def components(self) -> ClosedComponents:
+        """The closed components of the operator."""
         return self._served.components
 
     @reported
@@ -275,7 +275,7 @@ class PCCNN:
         yield f"grid {size} (NX x NY...) from {grid.origin}{periodic}"
         rest = network.rows - network.unknowns
         yield f"rows {network.rows}: {network.unknowns} in the network, {rest} without couplings"
-        yield f"closed components {0 if network.components is None else network.components.size.size}"
+        yield f"closed components {len(network.components)}"
         threads = self.threads or default_threads()
         yield f"ranks {ranks}, threads on each {threads}, set up {self.setups} times"
         if network.model is None:

@@ -147,7 +147,7 @@ def check_system(
     largest = _largest(b, comm)
     if not np.isfinite(largest):
         return  # the KSP itself ends with DIVERGED_NANORINF
-    if not has_null_space and network.components is not None:
+    if not has_null_space:
         network.components.check_consistent(b.array_r)
     error: Exception | None = None
     try:

@@ -18,11 +18,8 @@ from consolve.base.errors import NotConverged, OptionError
 from consolve.pde.poisson.grid import GridOperator
 from consolve.solvers.matrix.assembly import (
     assemble_matrix,
-    closed_group,
-    consistent,
     matrix_from_csr,
     real_csr,
-    without_means,
 )
 from consolve.solvers.matrix.attached import attach_grid
 from consolve.solvers.matrix.find_grid import find_grid
@@ -239,7 +236,6 @@ class PressureSolver:
         self.records: list[SolveRecord] = []
         self._operator: GridOperator | None = None
         self._mat: PETSc.Mat | None = None
-        self._group: NDArray[np.int32] | None = None
         self._pressure: NDArray[np.float64] | None = None
 
     @property
@@ -265,7 +261,7 @@ class PressureSolver:
         if operator.unknowns == 0:
             return pressure
         times = self._set_up(operator)
-        b = consistent(b, self._group)
+        b = operator.null_space.consistent(b)
         guess = None
         if self.warm_start and self._pressure is not None and self._pressure.shape == operator.shape:
             guess = self._pressure.reshape(-1)[operator.cells]
@@ -275,7 +271,7 @@ class PressureSolver:
             self._warn_of_unused_options()
         if record.reason.startswith("DIVERGED"):
             raise NotConverged(record.reason, record.iterations, record.relative_residual, ADVICE)
-        pressure.reshape(-1)[operator.cells] = without_means(x, self._group)
+        pressure.reshape(-1)[operator.cells] = operator.null_space.without_means(x)
         self._pressure = pressure
         return pressure.copy()
 
@@ -285,7 +281,6 @@ class PressureSolver:
         start = time.perf_counter()
         self._operator = None
         mat = assemble_matrix(operator)
-        self._group = closed_group(operator)
         assembled = time.perf_counter() - start
         setup = self._solver.set_up(mat)
         if self._mat is not None:
@@ -370,11 +365,11 @@ def solve_system(
         if not np.isfinite(b).all():
             row = int(np.flatnonzero(~np.isfinite(b))[0])
             raise ValueError(f"rhs is {b[row]} at row {row}; every entry must be finite")
-    mat, group = matrix_from_csr(csr)
+    mat, closed = matrix_from_csr(csr)
     if grid or mask:
         place = find_grid(mat, None, grid, mask)
         attach_grid(mat, place.shape, place.cells)
-    b = consistent(b, group)
+    b = closed.consistent(b)
     solver = _Solver(options, "system_")
     try:
         setup = solver.set_up(mat)
@@ -386,4 +381,4 @@ def solve_system(
         warnings.warn(f"PETSc options not used: {' '.join(unused)}; misspelt?", stacklevel=2)
     if record.reason.startswith("DIVERGED"):
         raise NotConverged(record.reason, record.iterations, record.relative_residual, ADVICE)
-    return SystemSolution(without_means(x, group), record)
+    return SystemSolution(closed.without_means(x), record)

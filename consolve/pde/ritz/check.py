@@ -124,9 +124,9 @@ def _check_chunk(found: Check, data: RitzData, first: int, b: NDArray[np.float32
         not outside.any(),
         f"right-hand side {first + int(np.argmax(outside))} is not 0 outside the active cells",
     )
-    labels, closed = data.operator.components
-    for component in np.flatnonzero(closed):
-        part = inside[:, labels[active] == component]
+    null_space = data.operator.null_space
+    for component in range(len(null_space)):
+        part = inside[:, null_space.group == component]
         null = np.abs(part.sum(axis=1)) / np.sqrt(part.shape[1])
         found.require(
             (null <= NORM_TOLERANCE).all(),
