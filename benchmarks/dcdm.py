@@ -169,7 +169,7 @@ def solvers_of(chosen: argparse.Namespace) -> dict[int, list[Solver]]:
 def network(name: str, sources: Sequence[str], dim: int) -> Solver | None:
     """A solver with the first of the weights that are for this dimension."""
     from consolve.learned.dcdm.format import load_dcdm_weights
-    from consolve.learned.multilevel.format import WeightsError
+    from consolve.learned.weights.file import WeightsError
 
     reasons = []
     for source in sources:

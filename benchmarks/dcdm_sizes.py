@@ -134,7 +134,7 @@ def options_of(dim: int, models: dict[str, list[str]], plain: Sequence[str]) -> 
     """PETSc options of each solver; a model without weights for this dimension is left out with a line."""
     from consolve.bench.roster import SOLVERS
     from consolve.learned.dcdm.format import load_dcdm_weights
-    from consolve.learned.multilevel.format import WeightsError
+    from consolve.learned.weights.file import WeightsError
 
     solvers = {name: SOLVERS[name].options(dim, 1) for name in plain}
     for name, sources in models.items():

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from consolve.learned.dcdm.format import DCDMSettings, DCDMWeights, save_dcdm_weights  # noqa: E402
 from consolve.learned.dcdm.inference import DCDMPreconditioner  # noqa: E402
 from consolve.learned.dcdm.network import build_network  # noqa: E402
-from consolve.learned.multilevel.format import WeightsError  # noqa: E402
+from consolve.learned.weights.file import WeightsError  # noqa: E402
 from consolve.pde import GridOperator  # noqa: E402
 from consolve.solvers import MatrixError, OptionError, assemble_matrix, attach_grid  # noqa: E402
 from consolve.solvers.petsc.device_vectors import CPU, CUDA, shared_tensors  # noqa: E402

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from petsc4py import PETSc
 
-from consolve.learned.multilevel.format import WeightsError
+from consolve.learned.weights.file import WeightsError
 from consolve.pde import GridOperator
 from consolve.solvers import MatrixError, OptionError, SystemFileError, attach_grid
 

@@ -8,7 +8,6 @@ from scipy.special import erf
 
 torch = pytest.importorskip("torch")
 
-from consolve.learned.multilevel.format import WeightsError  # noqa: E402
 from consolve.learned.waves import generator_inference as inference  # noqa: E402
 from consolve.learned.waves.format import (  # noqa: E402
     GeneratorSettings,
@@ -19,6 +18,7 @@ from consolve.learned.waves.format import (  # noqa: E402
 from consolve.learned.waves.generator import TorchGenerator  # noqa: E402
 from consolve.learned.waves.generator_inference import ExtrapolationWarning, WaveGenerator  # noqa: E402
 from consolve.learned.waves.generator_kernels import gelu, upsample  # noqa: E402
+from consolve.learned.weights.file import WeightsError  # noqa: E402
 
 LOW, HIGH = (0.1, 0.1, 5.0, 0.5), (0.4, 0.4, 7.0, 1.0)
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from consolve.learned.multilevel.format import WeightsError  # noqa: E402
 from consolve.learned.waves.format import PropagatorSettings, WaveWeights  # noqa: E402
 from consolve.learned.waves.medium import medium_channels  # noqa: E402
 from consolve.learned.waves.propagator import TorchPropagator  # noqa: E402
 from consolve.learned.waves.propagator_inference import WavePropagator, unshuffle  # noqa: E402
+from consolve.learned.weights.file import WeightsError  # noqa: E402
 
 
 def network(seed=0, **sizes):

@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch")
 
 from wave_training_runs import SHORT, SMALL, small_training, write_sets  # noqa: E402
 
-from consolve.learned.multilevel.format import WeightsError  # noqa: E402
 from consolve.learned.training.settings import ForeignOption  # noqa: E402
 from consolve.learned.waves.format import load_wave_weights  # noqa: E402
 from consolve.learned.waves.generator_training import GeneratorTraining, generator_settings  # noqa: E402
@@ -25,6 +24,7 @@ from consolve.learned.waves.propagator_training import (  # noqa: E402
 from consolve.learned.waves.record import check_apart  # noqa: E402
 from consolve.learned.waves.runs import wave_training as training_of  # noqa: E402
 from consolve.learned.waves.training import WaveTrainingSettings  # noqa: E402
+from consolve.learned.weights.file import WeightsError  # noqa: E402
 from consolve.pde.waves.data import WaveData  # noqa: E402
 
 
@@ -53,7 +53,7 @@ def test_a_student_is_drawn_to_its_teacher(training, tmp_path):
     for size, what in ((replace(SMALL, past=2), "past=3, .*past=2"), (replace(SMALL, factor=4), "factor=8")):
         with pytest.raises(ValueError, match=f"the teacher has {what}.*must be equal"):
             training(size=size, teacher=tmp_path / "teacher.h5")
-    with pytest.raises(WeightsError, match="no wave surrogate at"):
+    with pytest.raises(WeightsError, match="no weights at"):
         training(teacher=tmp_path / "none.h5")
 
 
