@@ -197,9 +197,9 @@ def test_settings_of_another_network_are_refused(file):
         f.attrs["network"] = "propagator"
     good = asdict(COMPRESSED)
     assert "is no JSON" in set_attribute("settings", "{broken")
-    assert "must hold" in set_attribute("settings", "[1]")
-    assert "must hold" in set_attribute("settings", json.dumps({**good, "depth": 3}))
-    assert "must hold" in set_attribute("settings", json.dumps({k: good[k] for k in list(good)[1:]}))
+    assert "expected the keys" in set_attribute("settings", "[1]")
+    assert "expected the keys" in set_attribute("settings", json.dumps({**good, "depth": 3}))
+    assert "expected the keys" in set_attribute("settings", json.dumps({k: good[k] for k in list(good)[1:]}))
     assert "width must be" in set_attribute("settings", json.dumps({**good, "width": 1.5}))
     assert "rank 0" in set_attribute("settings", json.dumps({**good, "ranks": [3, 0, 2]}))
     assert "settings are not valid" in set_attribute("settings", json.dumps({**good, "ranks": 7}))

@@ -1,4 +1,4 @@
-"""Files of weights may come from anywhere: what is not known to be sound never reaches HDF5 in this process."""
+"""Files of weights may come from anywhere: what is not known to be sound is read by another process."""
 
 import fcntl
 import json
