@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numba
@@ -11,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from consolve.base.arrays import zeros
 from consolve.base.errors import NotConverged
 from consolve.base.threads import limited_to
+from consolve.learned.models import load_multilevel
 from consolve.learned.multilevel.engine.grid_directions import GridDirections
 from consolve.learned.multilevel.engine.grid_iteration import iterate
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner, powers_of_two
-from consolve.learned.multilevel.format import load_weights
 from consolve.pde.poisson.grid import GridOperator, as_volume
 from consolve.pde.poisson.uniform import UniformOperator
 from consolve.pde.poisson.uniform_residual import residual
@@ -62,9 +63,11 @@ class GridSolver:
         If there are no such weights, or they are of another dimension.
     """
 
-    def __init__(self, operator: GridOperator, model: str = "multilevel", threads: int | None = None) -> None:
+    def __init__(
+        self, operator: GridOperator, model: str | os.PathLike[str] = "multilevel", threads: int | None = None
+    ) -> None:
         self.threads = threads or numba.get_num_threads()
-        self._weights = load_weights(model, operator.ndim)
+        self._weights = load_multilevel(model, operator.ndim)
         self._network: MultilevelPreconditioner | None = None
         self._shape: tuple[int, ...] = ()
         self.update(operator)

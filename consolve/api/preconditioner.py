@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numba
@@ -12,10 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from consolve.base.threads import limited_to
-from consolve.learned.dcdm.format import SHIPPED, is_dcdm_file, load_dcdm_weights
-from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
-from consolve.learned.multilevel.format import load_weights
-from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel
+from consolve.learned.models import Choice, build_distributed_model, build_model, check_model_name
 from consolve.learned.multilevel.setup.hierarchy import LevelFacts
 from consolve.pde.matrix.csr_reader import OffStencil, ReadMatrix, read_csr, real_csr
 from consolve.pde.matrix.placement import LOOKED_FOR, LOOKED_FOR_LATTICE, Place, find_placement, given_place
@@ -49,12 +48,13 @@ class Preconditioner(LinearOperator):
         self,
         A: Any,
         place: Place | None,
-        model: str,
+        model: str | os.PathLike[str],
         threads: int | None,
     ) -> None:
-        self.model, self.threads, self.setups = model, _checked_threads(threads), 0
+        self.model, self.threads, self.setups = check_model_name(model), _checked_threads(threads), 0
         self._given = place
         self._network: Any = None
+        self._built_as: tuple[bool, int] = False, 0
         self._set_up(A)
         rows = A.unknowns if isinstance(A, GridOperator) else A.shape[0]
         super().__init__(np.dtype(np.float64), (rows, rows))
@@ -89,28 +89,24 @@ class Preconditioner(LinearOperator):
         self.setups += 1
 
     def _set_up_network(self, operator: GridOperator | RowOperator, cells: NDArray[np.int32]) -> None:
-        network, threads = self._network, self.threads or numba.get_num_threads()
-        fits = network is not None and network.weights.ndim == operator.ndim
-        name = "multilevel" if self.model == "auto" else self.model
-        if isinstance(operator, RowOperator):
-            if _is_dcdm(name):
-                raise ValueError(f"model {name!r} is not for periodic grids here: use 'multilevel'")
-            if isinstance(network, DistributedMultilevel) and fits:
-                network.update(operator)
-            else:
-                network = DistributedMultilevel(operator, load_weights(name, operator.ndim), None, threads)
-            self._closed = network.components
+        kind = type(operator) is RowOperator, operator.ndim
+        if self._network is not None and self._built_as == kind:
+            self._network.cells = cells
+            self._network.update(operator)
         else:
-            if network is not None and not isinstance(network, DistributedMultilevel) and fits:
-                network.cells = cells
-                network.update(operator)
-            elif _is_dcdm(name):
-                network = _dcdm(name, operator, cells, threads)
+            choice = Choice(self.model, self.threads or numba.get_num_threads())
+            if isinstance(operator, RowOperator):
+                self._network, self._line = build_distributed_model(choice, operator, None, 0, nullcontext())
             else:
-                weights = load_weights(name, operator.ndim)
-                network = MultilevelPreconditioner(operator, weights, cells, threads)
-            self._closed = ClosedComponents.of(operator, cells)
-        self._network = network
+                self._network, self._line = build_model(choice, operator, cells)
+            self._built_as = kind
+        if not getattr(self._network, "is_symmetric", True):
+            raise ValueError(
+                f"model {self.model!r} is a nonlinear network, which no method of SciPy takes as a "
+                "preconditioner: use -ksp_type dcd of PETSc, or model='dcdm-deep' or 'multilevel'"
+            )
+        closed = self._network.components
+        self._closed = ClosedComponents.of(operator, cells) if isinstance(operator, GridOperator) else closed
 
     def _matvec(self, x: NDArray) -> NDArray[np.float64]:
         r, z = np.ascontiguousarray(x, np.float64).reshape(-1), np.zeros(x.size)
@@ -144,14 +140,11 @@ class Preconditioner(LinearOperator):
         return sum(level.unknowns for level in self.levels) / max(self._unknowns, 1)
 
     def __repr__(self) -> str:
-        levels, weights = self.levels, self._network.weights if self._network is not None else None
+        levels = self.levels
         total = max(sum(level.bytes for level in levels), 1)
-        name = "multilevel" if self.model == "auto" else self.model
         lines = [
             "consolve.Preconditioner",
-            f"Model:               {name}, {weights.parameters} parameters, weights {weights.digest}"
-            if weights is not None
-            else f"Model:               {name}",
+            f"Model:               {self._line}",
             f"Rows:                {self.shape[0]}, {self._read.diagonal_rows.size} without couplings"
             + ("" if self._nonzeros is None else f", {self._nonzeros} nonzeros"),
             f"Closed components:   {len(self._closed)}",
@@ -173,7 +166,7 @@ def aspreconditioner(
     grid: Sequence[int] | None = None,
     mask: ArrayLike | None = None,
     cells: ArrayLike | None = None,
-    model: str = "auto",
+    model: str | os.PathLike[str] = "auto",
     threads: int | None = None,
 ) -> Preconditioner:
     """A preconditioner M ~ A^-1 for the Krylov methods of SciPy.
@@ -258,29 +251,6 @@ def _read_with_petsc(
     rows = stencil.diagonal_rows.astype(np.intp)
     assert stencil.operator is not None
     return ReadMatrix(stencil.operator, stencil.sign, rows, stencil.diagonal_inverse)
-
-
-def _is_dcdm(name: str) -> bool:
-    return name in SHIPPED or is_dcdm_file(name)
-
-
-def _dcdm(name: str, operator: GridOperator, cells: NDArray[np.int32], threads: int) -> Any:
-    """A symmetric network of the deep conjugate direction method, in torch."""
-    weights = load_dcdm_weights(name, operator.ndim)
-    try:
-        from consolve.learned.dcdm.inference import DCDMPreconditioner
-    except ImportError as error:
-        raise ValueError(
-            f"model {name!r} runs in torch, which cannot be imported ({error}): pip install "
-            "'consolve[train]', or use model='multilevel'"
-        ) from None
-    network = DCDMPreconditioner(operator, weights, cells, threads)
-    if not network.is_symmetric:
-        raise ValueError(
-            f"model {name!r} is a nonlinear network, which no method of SciPy takes as a preconditioner: use "
-            "-ksp_type dcd of PETSc, or model='dcdm-deep' or 'multilevel'"
-        )
-    return network
 
 
 def _checked_threads(threads: int | None) -> int | None:

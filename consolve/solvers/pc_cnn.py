@@ -31,19 +31,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.collective import together
 from consolve.base.errors import MatrixError
 from consolve.base.options_table import CNN
 from consolve.base.threads import limited_to
+from consolve.learned.models import GATHERED_CELLS, Choice, Model, check_model_name
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.pde.matrix.stencil_kernels import scale_entries
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.grid_route import GridRoute
 from consolve.solvers.matrix.find_grid import find_grid
 from consolve.solvers.matrix.stencil import Stencil, check_matrix, read_stencil
-from consolve.solvers.models import Choice, Model, check_model_name
 from consolve.solvers.network import Network, default_threads, mpi_communicator
 from consolve.solvers.petsc import events, live_contexts
-from consolve.solvers.petsc.collective import together
 from consolve.solvers.petsc.options import read_options
 from consolve.solvers.petsc.versions import PETSc, call, handle, reported
 from consolve.solvers.presolve import (
@@ -53,9 +53,6 @@ from consolve.solvers.presolve import (
     start_with_boundary_values,
     warn_of_method,
 )
-
-GATHERED_CELLS = 32_768
-"""Default of ``-pc_cnn_gathered_cells``."""
 
 
 class PCCNN:
@@ -161,14 +158,14 @@ class PCCNN:
             self._comm = mpi_communicator(pmat)
             grid = find_grid(pmat, pc.getDM(), self.grid, self.mask, self.coordinates)
             stencil = read_stencil(pmat, grid, singular=self._null_space is not None)
+            with together(self._comm):
+                name = check_model_name(self.model)
+            threads = self.threads or default_threads()
+            choice = Choice(name, threads, self.gathered_cells, self.precision, self.device)
+            with limited_to(threads):
+                self._served.set_up(pc, self._comm, stencil, choice)
         except MatrixError as error:
             raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
-        with together(self._comm):
-            check_model_name(self.model)
-        threads = self.threads or default_threads()
-        choice = Choice(self.model, threads, self.gathered_cells, self.precision, self.device)
-        with limited_to(threads):
-            self._served.set_up(pc, self._comm, stencil, choice)
         self._stencil = replace(stencil, operator=None)  # its arrays have done their work
         self._state = pmat.stateGet()
         self.setups += 1

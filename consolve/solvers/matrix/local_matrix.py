@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.errors import MatrixError
-from consolve.solvers.petsc.exchange import Messages
+from consolve.base.exchange import Messages
 from consolve.solvers.petsc.versions import PETSc, csr_arrays, mpi_aij_parts
 
 Csr = tuple[NDArray, NDArray, NDArray]

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.arrays import zeros
+from consolve.base.collective import raise_together
+from consolve.base.exchange import CellDirectory, Messages
 from consolve.pde.matrix import lump_kernels, regular_kernels, row_kernels, wrap_kernels
 from consolve.pde.matrix import stencil_kernels as kernels
 from consolve.pde.matrix.grid_map import GridMap
 from consolve.solvers.matrix.local_matrix import LocalMatrix
 from consolve.solvers.matrix.stencil_faults import RowFaults
-from consolve.solvers.petsc.collective import raise_together
-from consolve.solvers.petsc.exchange import CellDirectory, Messages
 
 _LEAST_BALANCE = 0.25
 

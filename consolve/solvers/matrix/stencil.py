@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.arrays import zeros
+from consolve.base.collective import raise_together
 from consolve.base.errors import MatrixError
 from consolve.pde.matrix import stencil_kernels as kernels
 from consolve.pde.matrix import uniform_rows as uniform_kernels
@@ -18,7 +19,6 @@ from consolve.pde.poisson.grid import GridOperator, as_volume
 from consolve.pde.poisson.uniform import DirichletParts, Runs, UniformOperator
 from consolve.solvers.matrix.local_matrix import LocalMatrix, as_aij
 from consolve.solvers.matrix.row_reader import RowReader
-from consolve.solvers.petsc.collective import raise_together
 from consolve.solvers.petsc.versions import PETSc
 
 

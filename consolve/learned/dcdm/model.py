@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.collective import together
 from consolve.base.errors import OptionError
 from consolve.learned.dcdm.format import SHIPPED, is_dcdm_file, load_dcdm_weights
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents, closed_numbers
-from consolve.solvers.petsc.collective import together
 
 
 def is_dcdm(name: str) -> bool:
@@ -47,8 +47,8 @@ def build_dcdm(
         from consolve.learned.dcdm.inference import DCDMPreconditioner, checked_device
     except ImportError as error:
         raise OptionError(
-            f"-pc_cnn_model {name}: this network runs in torch, which cannot be imported ({error}): "
-            "pip install 'consolve[train]', or use -pc_cnn_model multilevel, which needs no torch"
+            f"-pc_cnn_model {name}: this network runs in torch, which cannot be imported ({error}): pip install "
+            "'consolve[train]', or use the model 'multilevel', which needs no torch"
         ) from None
     try:
         checked_device(device)
