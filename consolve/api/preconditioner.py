@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -16,9 +17,11 @@ from scipy.sparse.linalg import LinearOperator
 from consolve.base.threads import limited_to
 from consolve.learned.models import Choice, build_distributed_model, build_model, check_model_name
 from consolve.learned.multilevel.setup.hierarchy import LevelFacts
-from consolve.pde.matrix.csr_reader import OffStencil, ReadMatrix, read_csr, real_csr
+from consolve.pde.matrix.grid_map import GridMap
+from consolve.pde.matrix.local_rows import real_csr, rows_of_csr
 from consolve.pde.matrix.placement import LOOKED_FOR, LOOKED_FOR_LATTICE, Place, find_placement, given_place
 from consolve.pde.matrix.row_operator import RowOperator
+from consolve.pde.matrix.stencil import Stencil, read_stencil
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
 
@@ -72,15 +75,18 @@ class Preconditioner(LinearOperator):
         if isinstance(A, GridOperator):
             place: Place = A.shape, A.cells
             nonzeros = None
-            read = ReadMatrix(A, 1, np.empty(0, np.intp), np.empty(0))
+            grid = GridMap(A.shape, A.cells, "the operator")
+            read = Stencil(A, grid, 1, np.empty(0, np.int32), np.empty(0))
         else:
             csr = real_csr(A)
             place = self._given or _inferred(csr)
             nonzeros = csr.nnz
-            try:
-                read = read_csr(csr, *place)
-            except OffStencil as error:
-                read = _read_with_petsc(csr, *place, error)
+            shape, cells = place
+            grid = GridMap(shape, np.ascontiguousarray(cells, np.int32), "the grid that was given")
+            read = read_stencil(rows_of_csr(csr), grid)
+            if read.one_sided:
+                _warn_of_one_sided(read)
+        assert read.operator is not None
         shape, cells = place
         self.operator, self.grid, self._read, self._nonzeros = read.operator, shape, read, nonzeros
         self._unknowns = int(np.count_nonzero(read.operator.active))
@@ -171,8 +177,7 @@ def aspreconditioner(
 ) -> Preconditioner:
     """A preconditioner M ~ A^-1 for the Krylov methods of SciPy.
 
-    Without PETSc for 5- and 7-point stencils; box stencils (9 and 27 points) are read with the help of
-    petsc4py, if it is there.
+    Without PETSc.  5-, 7-, 9- and 27-point stencils, with periodic axes.
 
     Parameters
     ----------
@@ -230,27 +235,14 @@ def _inferred(csr: sp.csr_matrix) -> Place:
     return placement.shape, placement.cells
 
 
-def _read_with_petsc(
-    csr: sp.csr_matrix, shape: tuple[int, ...], cells: NDArray[np.integer], error: OffStencil
-) -> ReadMatrix:
-    """Box stencils and periodic grids."""
-    try:
-        from consolve.pde.matrix.grid_map import GridMap
-        from consolve.solvers.matrix.stencil import read_stencil
-        from consolve.solvers.petsc.versions import PETSc
-    except ModuleNotFoundError as missing:
-        if missing.name != "petsc4py":
-            raise
-        raise ValueError(
-            f"{error} (box stencils and periodic grids need petsc4py, which is not installed)"
-        ) from None
-    arrays = csr.indptr.astype(PETSc.IntType), csr.indices.astype(PETSc.IntType), csr.data
-    mat = PETSc.Mat().createAIJWithArrays(csr.shape, arrays, comm=PETSc.COMM_SELF)
-    stencil = read_stencil(mat, GridMap(shape, cells.astype(np.int32), "the grid that was given"))
-    mat.destroy()
-    rows = stencil.diagonal_rows.astype(np.intp)
-    assert stencil.operator is not None
-    return ReadMatrix(stencil.operator, stencil.sign, rows, stencil.diagonal_inverse)
+def _warn_of_one_sided(read: Stencil) -> None:
+    row = int(read.diagonal_rows[0])
+    warnings.warn(
+        f"the matrix is not symmetric: row {row}, and maybe others, has no couplings, but other rows couple "
+        "to it (a boundary row whose column was kept); conjugate gradients are right only from x0 with "
+        "x0[row] = b[row] / A[row, row] in these rows, or after their columns were eliminated",
+        stacklevel=5,
+    )
 
 
 def _checked_threads(threads: int | None) -> int | None:

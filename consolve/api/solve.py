@@ -15,12 +15,12 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from consolve.base.errors import InconsistentRightHandSide, MatrixError, NotConverged, OptionError
+from consolve.pde.matrix.local_rows import real_csr
 from consolve.pde.matrix.placement import Place, given_place
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.matrix.assembly import (
     matrix_from_csr,
-    real_csr,
 )
 from consolve.solvers.matrix.attached import CELLS, attach_grid
 from consolve.solvers.matrix.cell_images import read_cell_types

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from consolve.base.threads import limited_to
 from consolve.learned.multilevel.engine.grid_directions import GridDirections
 from consolve.learned.multilevel.engine.preconditioner import powers_of_two
+from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.poisson.null_space import ClosedComponents
-from consolve.solvers.matrix.stencil import Stencil
 from consolve.solvers.petsc import events
 from consolve.solvers.petsc.csr_residual import residual_norm
 from consolve.solvers.petsc.versions import PETSc

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from consolve.base.errors import MatrixError
 from consolve.learned.models import Choice, Model, build_distributed_model, build_model, cycle_flops
+from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
-from consolve.solvers.matrix.stencil import Stencil
 from consolve.solvers.petsc import events
 from consolve.solvers.petsc.device_vectors import shared_tensors
 from consolve.solvers.petsc.versions import PETSc, call, handle

@@ -37,11 +37,12 @@ from consolve.base.options_table import CNN
 from consolve.base.threads import limited_to
 from consolve.learned.models import GATHERED_CELLS, Choice, Model, check_model_name
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
+from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.matrix.stencil_kernels import scale_entries
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.grid_route import GridRoute
 from consolve.solvers.matrix.find_grid import find_grid
-from consolve.solvers.matrix.stencil import Stencil, check_matrix, read_stencil
+from consolve.solvers.matrix.stencil import check_matrix, read_stencil
 from consolve.solvers.network import Network, default_threads, mpi_communicator
 from consolve.solvers.petsc import events, live_contexts
 from consolve.solvers.petsc.options import read_options
@@ -154,7 +155,7 @@ class PCCNN:
         self._null_space = attached if attached else None
         self._stencil = None
         try:
-            check_matrix(pmat, parallel=True)
+            check_matrix(pmat)
             self._comm = mpi_communicator(pmat)
             grid = find_grid(pmat, pc.getDM(), self.grid, self.mask, self.coordinates)
             stencil = read_stencil(pmat, grid, singular=self._null_space is not None)

@@ -10,7 +10,7 @@ import numpy as np
 
 from consolve.base.collective import raise_together
 from consolve.base.errors import InconsistentRightHandSide, OptionError
-from consolve.solvers.matrix.stencil import Stencil
+from consolve.pde.matrix.stencil import Stencil
 from consolve.solvers.network import Network
 from consolve.solvers.petsc.versions import PETSc
 

@@ -15,11 +15,11 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from consolve.base.errors import NotConverged, OptionError
+from consolve.pde.matrix.local_rows import real_csr
 from consolve.pde.poisson.grid import GridOperator
 from consolve.solvers.matrix.assembly import (
     assemble_matrix,
     matrix_from_csr,
-    real_csr,
 )
 from consolve.solvers.matrix.attached import attach_grid
 from consolve.solvers.matrix.find_grid import find_grid

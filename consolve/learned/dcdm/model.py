@@ -47,8 +47,8 @@ def build_dcdm(
         from consolve.learned.dcdm.inference import DCDMPreconditioner, checked_device
     except ImportError as error:
         raise OptionError(
-            f"-pc_cnn_model {name}: this network runs in torch, which cannot be imported ({error}): pip install "
-            "'consolve[train]', or use the model 'multilevel', which needs no torch"
+            f"-pc_cnn_model {name}: this network runs in torch, which cannot be imported ({error}): "
+            "pip install 'consolve[train]', or use -pc_cnn_model multilevel, which needs no torch"
         ) from None
     try:
         checked_device(device)

@@ -7,7 +7,6 @@ from typing import Any
 import scipy.sparse as sp
 
 from consolve.base.errors import MatrixError
-from consolve.pde.matrix import csr_reader
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.matrix.attached import attach_grid
@@ -37,20 +36,6 @@ def assemble_matrix(operator: GridOperator, comm: Any = None) -> PETSc.Mat:
     if closed:
         attach_null_space(mat, ClosedComponents(closed.group[start:stop], closed.size))
     return mat
-
-
-def real_csr(matrix: Any) -> sp.csr_matrix:
-    """A square matrix of any SciPy format, or a dense array, as a new float64 CSR matrix with sorted columns.
-
-    Raises
-    ------
-    MatrixError
-        If it is complex or of another kind, not square, or not finite.
-    """
-    try:
-        return csr_reader.real_csr(matrix)
-    except ValueError as error:
-        raise MatrixError(str(error)) from None
 
 
 def matrix_from_csr(

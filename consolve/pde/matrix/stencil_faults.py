@@ -7,13 +7,13 @@ import numpy as np
 from consolve.base.errors import MatrixError
 from consolve.pde.matrix import stencil_kernels as kernels
 from consolve.pde.matrix.grid_map import GridMap
-from consolve.solvers.matrix.local_matrix import LocalMatrix
+from consolve.pde.matrix.local_rows import LocalRows
 
 
 class RowFaults:
     """Errors about the rows of ``matrix``, whose columns lie in ``cells``; they name global rows."""
 
-    def __init__(self, matrix: LocalMatrix, grid: GridMap, cells: np.ndarray, sign: int) -> None:
+    def __init__(self, matrix: LocalRows, grid: GridMap, cells: np.ndarray, sign: int) -> None:
         self._matrix, self._grid, self._cells, self._sign = matrix, grid, cells, sign
 
     def error(self, row: int, fault: int, entry: int) -> MatrixError:
