@@ -24,7 +24,7 @@ from torch import Tensor
 
 from consolve.base.files import whole_file
 from consolve.learned.multilevel.format import Weights, save_weights
-from consolve.learned.multilevel.torch.network import Hierarchy, TorchMultilevel
+from consolve.learned.multilevel.torch.network import TorchHierarchy, TorchMultilevel
 from consolve.learned.training.domains import random_operator, random_right_hand_side, random_shape
 from consolve.learned.training.operator import operator_tensors
 from consolve.learned.training.record import interrupts_deferred, plot_log, revision
@@ -97,7 +97,7 @@ class Progress:
     seconds: float
 
 
-def conjugate_gradients(hierarchy: Hierarchy, b: Tensor, steps: int) -> Tensor:
+def conjugate_gradients(hierarchy: TorchHierarchy, b: Tensor, steps: int) -> Tensor:
     """|r_k| / |b| for k = 1..steps of preconditioned conjugate gradients from zero, (steps, batch);
     differentiable."""
     view = [-1] + [1] * (b.ndim - 1)
