@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from consolve.base.files import whole_file
 from consolve.learned.dcdm.card import model_card
 from consolve.learned.dcdm.format import DCDMSettings, DCDMWeights, save_dcdm_weights
 from consolve.learned.dcdm.network import build_network, image_channels
@@ -104,8 +103,9 @@ class DCDMTraining(TrainingRun[DCDMWeights]):
 
     def _save(self, weights: DCDMWeights) -> None:
         save_dcdm_weights(weights, self.out)
-        with whole_file(self.out.with_suffix(".md")) as part:
-            part.write_text(model_card(weights))
+
+    def _card(self, weights: DCDMWeights) -> str:
+        return model_card(weights)
 
     def _direction(self, operators: list[GridOperator]) -> Direction:
         """f(residual of norm 1) on the grids of these operators, one for each sample or one for all."""
