@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from full_disk import files_up_to  # noqa: E402
 from wave_training_runs import rows  # noqa: E402
 
 from consolve.learned.multilevel.cycle.coarsest import null_vectors, pseudo_inverse  # noqa: E402
@@ -163,6 +164,24 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(tmp_pat
     assert not (tmp_path / "b.h5").exists()
     resumed = Training(settings, tmp_path / "b.h5", resume=True)
     assert resumed.step == 2 and resumed.run(validate_every=2).digest == whole.digest
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    """At the log, the checkpoint, the plot."""
+    settings, out = TrainingSettings(ndim=2, hidden=1, network="mg", **SMALL), tmp_path / "w.h5"
+    whole = Training(settings, tmp_path / "a.h5").run(validate_every=3)
+    for most, kept in ((8, False), (1000, False), (20000, True)):
+        then = r"go on from .*w.checkpoint.pt with --resume" if kept else "start anew"
+        with (
+            files_up_to(most),
+            pytest.raises(OSError, match=rf"w.h5 cannot be written \(File .*, then {then}"),
+        ):
+            Training(settings, out).run(validate_every=3)
+        assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+        resumed = Training(settings, out, resume=kept).run(validate_every=3)
+        assert resumed.digest == whole.digest and rows(tmp_path / "w.csv") == rows(tmp_path / "a.csv")
+        for path in tmp_path.glob("w.*"):
+            path.unlink()
 
 
 def test_rates_of_the_two_groups(tmp_path):
