@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -44,13 +45,25 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script: run a command and leave with its exit code."""
     # Threads that spin while they wait cost many times their work on a machine that does other work too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = run(words, debug=_take_debug(words))
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0 and not isinstance(error, BrokenPipeError):
+            _tell(f"error: standard output: {error.strerror}")
+            code = FAILED
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Streams that were closed, as by ``>&-``, are the null device: else a file that is opened later takes
+    their number, and what libraries print goes into it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
 
 
 def run(words: list[str], debug: bool = False) -> int:
@@ -60,13 +73,13 @@ def run(words: list[str], debug: bool = False) -> int:
             warnings.showwarning = _show_warning
             return _run(words)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        _tell(error.format_message())
         return error.exit_code
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        _tell(f"error: {error.format_message()}")
         context = getattr(error, "ctx", None)
         if context is not None:
-            click.echo(f"Try '{context.command_path} --help'.", err=True)
+            _tell(f"Try '{context.command_path} --help'.")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _interrupted()
@@ -77,7 +90,7 @@ def run(words: list[str], debug: bool = False) -> int:
             return _interrupted()
         if debug:
             raise
-        click.echo(f"error: {_one_line(error)}", err=True)
+        _tell(f"error: {_one_line(error)}")
         return NOT_CONVERGED if type(error).__name__ == "NotConverged" else FAILED
 
 
@@ -88,7 +101,13 @@ def _run(words: list[str]) -> int:
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
     if not issubclass(category, DeprecationWarning):
-        click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+        _tell(f"warning: {' '.join(str(message).split())}")
+
+
+def _tell(text: str) -> None:
+    """A line on stderr.  Where it cannot be written, as on a full disk, nothing can be told of that."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _take_debug(words: list[str]) -> bool:
@@ -100,7 +119,7 @@ def _take_debug(words: list[str]) -> bool:
 
 
 def _interrupted() -> int:
-    click.echo("interrupted", err=True)
+    _tell("interrupted")
     return INTERRUPTED
 
 
@@ -122,6 +141,8 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"{error}; see the README for what has to be installed"
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, EXPECTED) and text:
         return text
     return f"{type(error).__name__}: {text} (unexpected; --debug shows where)"

@@ -76,7 +76,11 @@ class DataFile(ABC):
 
     def __init__(self, path: str | os.PathLike[str], unfinished: bool = False) -> None:
         self.path = Path(path)
+        self._start(unfinished)
+
+    def _start(self, unfinished: bool) -> None:
         self._file = self._open()
+        self._state = self._state_on_disk()
         try:
             self._read_head(unfinished)
             self._read()
@@ -143,6 +147,25 @@ class DataFile(ABC):
                 f"the digest of its settings and {of} is {found[:12]}, the file says {self.digest[:12]}: it "
                 "was changed"
             )
+
+    def check_part(self, fits: bool, part: str) -> None:
+        """Raise `error` unless the content of a part fits its digest."""
+        if not fits:
+            raise self.fault(f"{part}: the content does not fit its digest, the file was changed")
+
+    def _state_on_disk(self) -> tuple[int, ...]:
+        status = os.fstat(self._file.id.get_vfd_handle())
+        return status.st_size, status.st_mtime_ns
+
+    def _refresh(self) -> None:
+        """Open the file again if it was written to since: HDF5 may hold what it read before."""
+        if self._state_on_disk() == self._state:
+            return
+        digest = self.digest
+        self.close()
+        self._start(not self.complete)
+        if self.digest != digest:
+            raise self.fault("it was replaced by another set while it was in use")
 
     def check_settings(self, expected: Mapping[str, Any]) -> None:
         """Raise `error` unless the attributes are the expected ones."""

@@ -14,7 +14,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an exception.
 
     The temporary name ends like ``path``, so that writers which choose a format by suffix do so rightly.
-    On any exception, Ctrl-C included, it is removed and ``path`` is left as it was.
+    On any exception, Ctrl-C included, it is removed and ``path`` is left as it was.  An error of the system
+    that names no file, as that of a full disk, is given the name ``path``.
     """
     target = Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
@@ -24,8 +25,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield part
         part.chmod(0o666 & ~_umask())
         os.replace(part, target)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and str(error.filename) in ("None", name):
+            error.filename = os.fspath(target)
         raise
 
 
@@ -69,7 +72,8 @@ def check_writable_directory(path: str | os.PathLike[str]) -> Path:
 
 def _try_writing(directory: Path) -> None:
     try:
-        tempfile.TemporaryFile(dir=directory).close()
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(b"a full disk makes files, and holds nothing")
     except OSError as error:
         raise type(error)(f"cannot write into {directory}: {error.strerror}") from error
 

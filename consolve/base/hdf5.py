@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
+
+from consolve.base.files import whole_file
 
 
 def import_h5py() -> ModuleType:
@@ -25,3 +31,16 @@ def import_h5py() -> ModuleType:
     finally:
         sys.setdlopenflags(flags)
     return h5py
+
+
+@contextmanager
+def whole_hdf5(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """A new HDF5 file to fill, that takes its place when the block ends without an exception.
+
+    It is put together in memory: HDF5 on a disk that fills up would crash the process.
+    """
+    content = io.BytesIO()
+    with import_h5py().File(content, "w") as file:
+        yield file
+    with whole_file(path) as part:
+        part.write_bytes(content.getbuffer())

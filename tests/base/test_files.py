@@ -1,8 +1,11 @@
 """Files are whole or absent."""
 
+import numpy as np
 import pytest
+from full_disk import files_up_to
 
 from consolve.base.files import check_writable_directory, check_writable_file, whole_file
+from consolve.base.hdf5 import import_h5py, whole_hdf5
 
 
 def test_content_takes_the_place_at_the_end(tmp_path):
@@ -24,6 +27,36 @@ def test_exception_leaves_the_old_file_alone(tmp_path, kind):
         part.write_text("half")
         raise kind
     assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_leaves_the_old_file_alone_and_is_told_of_it(tmp_path):
+    target = tmp_path / "a.json"
+    target.write_text("old")
+    with files_up_to(100), pytest.raises(OSError, match="File too large: .*/a.json'") as told:
+        with whole_file(target) as part:
+            part.write_bytes(bytes(1000))
+    assert told.value.filename == str(target)
+    with (
+        files_up_to(100),
+        pytest.raises(OSError, match="File too large: .*/a.h5'"),
+        whole_hdf5(tmp_path / "a.h5"),
+    ):
+        pass
+    with files_up_to(10), pytest.raises(OSError, match=f"cannot write into {tmp_path}: File too large"):
+        check_writable_file(target)
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_hdf5_files_are_whole_or_absent(tmp_path):
+    target = tmp_path / "a.h5"
+    with whole_hdf5(target) as file:
+        file["a"] = np.arange(3)
+    with pytest.raises(ValueError), whole_hdf5(target) as file:
+        file["b"] = 1
+        raise ValueError
+    with import_h5py().File(target) as file:
+        assert list(file) == ["a"] and file["a"][()].tolist() == [0, 1, 2]
     assert list(tmp_path.iterdir()) == [target]
 
 

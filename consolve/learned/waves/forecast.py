@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.base.files import whole_file
-from consolve.base.hdf5 import import_h5py
+from consolve.base.hdf5 import whole_hdf5
 from consolve.learned.waves.domain import TrainedFor, boundary_text
 from consolve.learned.waves.format import WaveWeights
 from consolve.learned.waves.propagator_inference import WavePropagator
@@ -249,7 +248,6 @@ def save_forecast(
     given snapshot), ``start_origin``, ``interval``, ``boundaries``, ``fe_vertices``, ``warnings`` (one a
     line), ``command``.  Row 0 of arrays is at y = 0; units are those of wave data.
     """
-    h5py = import_h5py()
     start, source = forecast.start, forecast.start.problem.source
     rows, columns = start.speed.shape
     arrays = {
@@ -258,7 +256,7 @@ def save_forecast(
     }  # fmt: skip
     if forecast.truth is not None and forecast.errors is not None:
         arrays |= {"truth": forecast.truth, "vrmse": forecast.errors}
-    with whole_file(path) as part, h5py.File(part, "w") as file:
+    with whole_hdf5(path) as file:
         file.attrs.update(
             {
                 "content": CONTENT, "consolve_format": FORMAT_VERSION, "model": weights.source,

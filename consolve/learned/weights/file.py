@@ -227,14 +227,15 @@ def digest(settings: str, tensors: Mapping[str, NDArray]) -> str:
 
 def save(path: str | os.PathLike[str], attributes: Mapping[str, Any], tensors: Mapping[str, NDArray]) -> None:
     """Write and seal a file: whole or not at all."""
-    h5py = import_h5py()
+    buffer = io.BytesIO()  # HDF5 on a disk that fills up would crash the process
+    with import_h5py().File(buffer, "w", userblock_size=_BLOCK) as file:
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        for name, tensor in tensors.items():
+            file.create_dataset(name, data=tensor, track_times=False)
+    content = buffer.getvalue()[_BLOCK:]
     with whole_file(path) as part:
-        with h5py.File(part, "w", userblock_size=_BLOCK) as file:
-            for name, value in attributes.items():
-                file.attrs[name] = value
-            for name, tensor in tensors.items():
-                file.create_dataset(name, data=tensor, track_times=False)
-        seal(part)
+        part.write_bytes(_seal(content) + content)
 
 
 def seal(path: str | os.PathLike[str]) -> None:

@@ -145,10 +145,9 @@ class GrowingFile:
             return np.array([self._is_done(data, chunk) for chunk in range(self.ritz_set.chunks)])
 
     def _is_done(self, data: RitzData, chunk: int) -> bool:
-        digest = data.chunk_digests[chunk]
-        if not digest.any():
+        if not data.chunk_digests[chunk].any():
             return False
-        return bool((chunk_digest(data.right_hand_sides[self.ritz_set.samples_of(chunk)]) == digest).all())
+        return data.fits(chunk, data.right_hand_sides[self.ritz_set.samples_of(chunk)])
 
     def write(self, chunk: int, right_hand_sides: NDArray[np.float32]) -> None:
         """Write a chunk (samples of it, *shape); when this returns it outlives the process.

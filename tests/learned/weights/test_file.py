@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import files_up_to
 
 from consolve.base.hdf5 import import_h5py
 from consolve.learned.dcdm.format import is_dcdm_file, load_dcdm_weights
@@ -28,6 +29,13 @@ def mine(tmp_path):
     """A file as it is written now."""
     save_weights(load_weights("multilevel", 2), tmp_path / "mine.h5")
     return tmp_path / "mine.h5"
+
+
+def test_a_full_disk_leaves_the_file_before(mine):
+    before, weights = mine.read_bytes(), load_weights("multilevel", 2)
+    with files_up_to(3000), pytest.raises(OSError, match="File too large: .*mine.h5"):
+        save_weights(weights, mine)
+    assert mine.read_bytes() == before and len(list(mine.parent.iterdir())) == 1
 
 
 @pytest.fixture
