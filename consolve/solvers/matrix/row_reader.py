@@ -12,6 +12,7 @@ from consolve.base.arrays import zeros
 from consolve.pde.matrix import lump_kernels, regular_kernels, row_kernels, wrap_kernels
 from consolve.pde.matrix import stencil_kernels as kernels
 from consolve.pde.matrix.grid_map import GridMap
+from consolve.solvers.matrix.boundary_rows import Couplings, couplings_to_boundary
 from consolve.solvers.matrix.local_matrix import LocalMatrix
 from consolve.solvers.matrix.stencil_faults import RowFaults
 from consolve.solvers.petsc.collective import raise_together
@@ -36,8 +37,8 @@ class Rows:
     kind: NDArray[np.uint8]
     diagonal: NDArray[np.float64]
     sign: int
-    one_sided: bool = False
     is_exact: bool = True
+    boundary: Couplings | None = None
 
 
 class RowReader:
@@ -115,7 +116,8 @@ class RowReader:
         if loose_row >= 0 and not (box and positive and total > -kernels.ROUND_OFF * size):
             faults.append((loose_row, kernels.NOT_DOMINANT, -1))
         raise_together(self._comm, self._faults.error(*min(faults)) if faults else None)
-        rows.one_sided = not self._everywhere(not one_sided)
+        if not self._everywhere(not one_sided):
+            rows.boundary = couplings_to_boundary(matrix, kind)
         if box:
             rows.is_exact = False
             self._lump(rows, kind)
