@@ -73,8 +73,11 @@ typedef int (*Setter)(Object, const char *);
 /* Make the object one of type "python" with the class set, under a name of its own. */
 static int create(Object object, const char *name, const char *python_class, Setter set_type, Setter set_class)
 {
-  int code = python_start(petsc.PetscInitialize);
+  Traps traps;
+  int   code;
 
+  hold_traps(&traps);
+  code = python_start(petsc.PetscInitialize);
   if (!code) code = petsc.PetscFunctionListFind_Private(*petsc.PCList, "python", &create_pc_python);
   if (!code) code = petsc.PetscFunctionListFind_Private(*petsc.KSPList, "python", &create_ksp_python);
   /* an object that was of type "python" before would else be taken for one already created */
@@ -82,6 +85,7 @@ static int create(Object object, const char *name, const char *python_class, Set
   if (!code) code = set_type(object, "python");
   if (!code) code = set_class(object, python_class);
   if (!code) code = petsc.PetscObjectChangeTypeName(object, name);
+  release_traps(&traps);
   return code;
 }
 

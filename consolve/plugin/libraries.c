@@ -1,4 +1,4 @@
-/* Symbols of the libraries that are in the process. */
+/* Symbols of the libraries that are in the process, and what is done with some of the C library's. */
 #define _GNU_SOURCE
 #include "plugin.h"
 
@@ -66,4 +66,31 @@ void *loaded_library_with(const char *symbol, int flags)
   }
   free(libraries.name);
   return found;
+}
+
+/* libm is in every program of PETSc, though perhaps not in reach of all; what has no feholdexcept, no traps. */
+static AnyFunction math_function(const char *name)
+{
+  AnyFunction function = NULL;
+  Symbol      symbol   = {name, &function};
+  void       *library;
+
+  if (!take_symbols(RTLD_DEFAULT, &symbol, 1)) return function;
+  library = loaded_library_with(name, 0);
+  if (library) take_symbols(library, &symbol, 1);
+  return function;
+}
+
+void hold_traps(Traps *traps)
+{
+  int (*hold)(fenv_t *) = (int (*)(fenv_t *))math_function("feholdexcept");
+
+  traps->held = hold && !hold(&traps->environment);
+}
+
+void release_traps(const Traps *traps)
+{
+  int (*restore)(const fenv_t *) = (int (*)(const fenv_t *))math_function("fesetenv");
+
+  if (traps->held && restore) restore(&traps->environment);
 }

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from petsc4py import PETSc
 
+from consolve.base.floating_point import hold_traps, release_traps
+
 LIBRARY = ctypes.CDLL(PETSc.__file__)
 """Reaches the symbols of the PETSc library that petsc4py is linked with."""
 
@@ -145,6 +147,7 @@ def reported(method: Callable) -> Callable:
 
     @wraps(method)
     def guarded(self: Any, *arguments: Any) -> Any:
+        traps = hold_traps()
         try:
             return method(self, *arguments)
         except Exception as error:
@@ -153,5 +156,7 @@ def reported(method: Callable) -> Callable:
                 where = f"{type(self).__name__}.{method.__name__}"
                 print(f"consolve: {where}: {text}", file=sys.stderr, flush=True)
             raise
+        finally:
+            release_traps(traps)
 
     return guarded
