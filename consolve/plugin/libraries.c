@@ -11,13 +11,16 @@
 
 int fail(const char *format, ...)
 {
+  char    line[4096] = "consolve: ";
+  size_t  length     = strlen(line);
   va_list arguments;
 
   va_start(arguments, format);
-  fputs("consolve: ", stderr);
-  vfprintf(stderr, format, arguments);
-  fputc('\n', stderr);
+  vsnprintf(line + length, sizeof line - length - 1, format, arguments);
   va_end(arguments);
+  length       = strlen(line);
+  line[length] = '\n';
+  fwrite(line, 1, length + 1, stderr); /* at once: lines of several ranks do not run together */
   return PETSC_ERR_LIB;
 }
 

@@ -36,8 +36,9 @@ void hold_traps(Traps *traps);
 void release_traps(const Traps *traps);
 
 /* Start Python if need be, and import consolve for the PETSc with that PetscInitialize; harmless when done
-   again.  Returns an error code of PETSc, as do the others, which come after it. */
-int python_start(AnyFunction petsc_initialize);
+   again.  The other function is called when a method in Python has failed.  Returns an error code of PETSc, as
+   do the others, which come after it. */
+int python_start(AnyFunction petsc_initialize, AnyFunction failed);
 
 /* What PCSetCoordinates(pc, dim, nloc, coords) calls.  PetscInt may have 32 bits: the rest of the register is
    then undefined, and Python, which knows the size, drops it. */

@@ -47,7 +47,8 @@ from consolve.solvers.network import Network, default_threads, mpi_communicator
 from consolve.solvers.petsc import events, live_contexts
 from consolve.solvers.petsc.collective import together
 from consolve.solvers.petsc.options import read_options
-from consolve.solvers.petsc.versions import PETSc, call, handle, reported
+from consolve.solvers.petsc.reporting import reported
+from consolve.solvers.petsc.versions import PETSc, call, handle
 from consolve.solvers.presolve import (
     check_system,
     claims_convergence,

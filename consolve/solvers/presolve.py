@@ -3,7 +3,6 @@ without a word of why."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from consolve.base.errors import InconsistentRightHandSide, OptionError
 from consolve.solvers.matrix.stencil import Stencil
 from consolve.solvers.network import Network
 from consolve.solvers.petsc.collective import raise_together
+from consolve.solvers.petsc.reporting import warn
 from consolve.solvers.petsc.versions import PETSc
 
 SYMMETRIC_METHODS = frozenset(
@@ -85,11 +85,10 @@ def warn_of_method(ksp: PETSc.KSP) -> None:
     """Warn of methods that stop early where the preconditioner rounds to single precision."""
     rtol = ksp.getTolerances()[0]
     if ksp.getType() not in TOLERANT_METHODS and rtol < 1e-6 and ksp.comm.rank == 0:
-        warnings.warn(
+        warn(
             f"-ksp_type {ksp.getType()} takes its preconditioner as exactly linear, and -pc_type cnn is so "
             f"in single precision: at rtol {rtol:g} it may stop with a true residual of about 1e-6; use "
-            "cg, fgmres or dcd",
-            stacklevel=3,
+            "cg, fgmres or dcd"
         )
 
 
