@@ -42,6 +42,7 @@ for command in (demo, solve, flow, bench, data, train, wave, options, plugin):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script: run a command and leave with its exit code."""
+    _open_closed_streams()
     # Threads that spin while they wait cost many times their work on a machine that does other work too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -51,6 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Let what is printed go nowhere where a stream is closed (``>&-``), and not into the next file that is
+    opened in its place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def run(words: list[str], debug: bool = False) -> int:

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from consolve.base.files import whole_file
 from consolve.pde.flow import output as flow_output
 from consolve.pde.flow.flow import Flow
 from consolve.pde.flow.output import FlowWriter, cell_velocity
@@ -82,15 +83,12 @@ def test_an_interrupted_write_leaves_the_series_whole(flow, tmp_path, monkeypatc
     writer = write_series(flow, tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
-    def interrupted(path, fill):
-        def fill_and_stop(temporary):
-            fill(temporary)
+    def interrupted(path, content):
+        with whole_file(path) as part:
+            part.write_bytes(content)
             raise KeyboardInterrupt
 
-        return write_whole(path, fill_and_stop)
-
-    write_whole = flow_output._write_whole
-    monkeypatch.setattr(flow_output, "_write_whole", interrupted)
+    monkeypatch.setattr(flow_output, "write_file", interrupted)
     flow.step(DirectSolver())
     with pytest.raises(KeyboardInterrupt):
         writer.write(flow)

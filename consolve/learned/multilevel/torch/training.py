@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from consolve.base.files import whole_file
+from consolve.base.files import open_in_place, whole_file
 from consolve.learned.multilevel.format import Weights, save_weights
 from consolve.learned.multilevel.torch.network import Hierarchy, TorchMultilevel
 from consolve.learned.training.domains import random_operator, random_right_hand_side, random_shape
@@ -260,7 +260,7 @@ class Training:
 
     def _log(self, loss: float, validation: float | None) -> None:
         new = not self._csv.exists()
-        with open(self._csv, "a", newline="") as file:
+        with open(self._csv, "a", newline="", opener=open_in_place) as file:
             writer = csv.writer(file)
             if new:
                 writer.writerow(["step", "seconds", "loss", "smoothed_loss", "validation_loss", "rate"])
