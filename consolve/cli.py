@@ -43,6 +43,7 @@ for command in (demo, solve, flow, bench, data, train, wave, options, plugin):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script: run a command and leave with its exit code."""
+    _open_closed_streams()
     # Threads that spin while they wait cost many times their work on a machine that does other work too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _open_closed_streams()
@@ -59,11 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _open_closed_streams() -> None:
-    """Streams that were closed, as by ``>&-``, are the null device: else a file that is opened later takes
-    their number, and what libraries print goes into it."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    """Let what is printed go nowhere where a stream is closed (``>&-``), and not into the next file that is
+    opened in its place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def run(words: list[str], debug: bool = False) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from consolve.base.files import new_file, open_in_place
 from consolve.base.hdf5 import import_h5py
 from consolve.base.version import __version__
 
@@ -203,10 +204,14 @@ def part_path(path: str | os.PathLike[str]) -> Path:
     return Path(f"{os.fspath(path)}.part")
 
 
-def take_room(path: Path, size: int) -> None:
-    """Make the disk hold ``size`` bytes for a file, or raise OSError."""
-    with open(path, "ab") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+def take_room(path: Path, size: int, new: bool = False) -> None:
+    """Make the disk hold ``size`` bytes for a file, which is a ``new`` one or there already, or raise
+    OSError."""
+    handle = new_file(path) if new else open_in_place(path, os.O_WRONLY)
+    try:
+        os.posix_fallocate(handle, 0, size)
+    finally:
+        os.close(handle)
 
 
 def create(path: Path) -> Any:

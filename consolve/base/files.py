@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,37 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and str(error.filename) in ("None", name):
             error.filename = os.fspath(target)
         raise
+
+
+def open_in_place(path: str | os.PathLike[str], flags: int) -> int:
+    """A handle on a file that is written where it lies, never through a symbolic link: one may have been put
+    there by somebody else.  For ``os.open``'s flags; as ``opener`` of Python's ``open`` too.
+
+    Raises
+    ------
+    OSError
+        If it is a symbolic link, or cannot be opened.
+    """
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    raise OSError(
+        errno.ELOOP, "it is a symbolic link, through which nothing is written; remove it", str(path)
+    )
+
+
+def new_file(path: str | os.PathLike[str], flags: int = os.O_WRONLY) -> int:
+    """A handle on a new, empty file of this very name; what had the name before is gone."""
+    Path(path).unlink(missing_ok=True)
+    return open_in_place(path, flags | os.O_CREAT | os.O_EXCL)
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a whole file."""
+    with whole_file(path) as part:
+        part.write_bytes(content)
 
 
 def check_writable_file(path: str | os.PathLike[str]) -> Path:

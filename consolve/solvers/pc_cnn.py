@@ -24,6 +24,7 @@ option                    default        meaning
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,14 @@ from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.matrix.stencil_kernels import scale_entries
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.grid_route import GridRoute
+from consolve.solvers.matrix.boundary_rows import BoundaryRows
 from consolve.solvers.matrix.find_grid import find_grid
 from consolve.solvers.matrix.stencil import check_matrix, read_stencil
 from consolve.solvers.network import Network, default_threads, mpi_communicator
 from consolve.solvers.petsc import events, live_contexts
 from consolve.solvers.petsc.options import read_options
-from consolve.solvers.petsc.versions import PETSc, call, handle, reported
+from consolve.solvers.petsc.reporting import reported
+from consolve.solvers.petsc.versions import PETSc, call, handle
 from consolve.solvers.presolve import (
     check_system,
     claims_convergence,
@@ -65,7 +68,8 @@ class PCCNN:
 
     M is the network's on the coupled rows of the matrix, and 1 / a_ii on rows without couplings.  On a
     singular operator both r and z lose their mean over each closed component (and the part in a null space
-    that is attached to the matrix), so that M stays symmetric and maps into the range.
+    that is attached to the matrix), so that M stays symmetric and maps into the range.  Where other rows
+    couple to such a row, one-sidedly, M is that of the system without it; see ``BoundaryRows``.
 
     A matrix with the stencil of a Poisson operator is expected; see ``find_grid`` for how the rows are placed
     on a grid and ``read_stencil`` for what is refused.
@@ -94,6 +98,7 @@ class PCCNN:
         self._state = -1
         self._null_space: PETSc.NullSpace | None = None
         self._work: PETSc.Vec | None = None
+        self._boundary: BoundaryRows | None = None
         self._release()
 
     def _release(self) -> None:
@@ -105,10 +110,10 @@ class PCCNN:
 
     def _release_petsc(self) -> None:
         """Give up what PETSc holds for us; PETSc 3.18 would keep what Python alone lets go."""
-        for held in (self._null_space, self._work):
+        for held in (self._null_space, self._work, self._boundary):
             if held is not None:
                 held.destroy()
-        self._null_space = self._work = None
+        self._null_space = self._work = self._boundary = None
 
     @property
     def network(self) -> Model | None:
@@ -167,6 +172,9 @@ class PCCNN:
                 self._served.set_up(pc, self._comm, stencil, choice)
         except MatrixError as error:
             raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
+        if stencil.boundary is not None:
+            rows, inverse = stencil.diagonal_rows, stencil.diagonal_inverse
+            self._boundary = BoundaryRows(pmat, stencil.boundary, rows, inverse)
         self._stencil = replace(stencil, operator=None)  # its arrays have done their work
         self._state = pmat.stateGet()
         self.setups += 1
@@ -174,11 +182,13 @@ class PCCNN:
     @reported
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Refuse systems that a Krylov method would report as solved, or not solve, without a word of why."""
-        if self._stencil is not None and claims_convergence(ksp):
+        if self._stencil is None:
+            return
+        if claims_convergence(ksp):
             refuse_unfit_method(ksp, self._served)
             warn_of_method(ksp)
             check_system(b, self._stencil, self._served, self._null_space is not None, self._comm)
-            self._gave_guess = start_with_boundary_values(ksp, b, x, self._stencil)
+        self._gave_guess = start_with_boundary_values(ksp, b, x, self._stencil)
 
     @reported
     def postSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
@@ -189,15 +199,8 @@ class PCCNN:
 
     @reported
     def apply(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
-        if self._null_space is None:
-            self._apply(r, z)
-            return
-        if self._work is None:
-            self._work = r.duplicate()
-        r.copy(self._work)
-        self._null_space.remove(self._work)
-        self._apply(self._work, z)
-        self._null_space.remove(z)
+        with self._in_range(r, z) as source:
+            self._apply(source if self._boundary is None else self._boundary.eliminate(source), z)
 
     @reported
     def applyTranspose(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
@@ -206,7 +209,23 @@ class PCCNN:
                 f"PC cnn has no transpose of the network {self.model}, which is not symmetric: use "
                 "-ksp_type dcd, fcg or fgmres"
             )
-        self.apply(pc, r, z)
+        with self._in_range(r, z) as source:
+            self._apply(source, z)
+            if self._boundary is not None:
+                self._boundary.substitute(z)
+
+    @contextmanager
+    def _in_range(self, r: PETSc.Vec, z: PETSc.Vec) -> Iterator[PETSc.Vec]:
+        """r, and after the block z, without their parts in the attached null space."""
+        if self._null_space is None:
+            yield r
+            return
+        if self._work is None:
+            self._work = r.duplicate()
+        r.copy(self._work)
+        self._null_space.remove(self._work)
+        yield self._work
+        self._null_space.remove(z)
 
     @reported
     def applySymmetricLeft(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
@@ -240,7 +259,7 @@ class PCCNN:
         if (
             stencil is None
             or not stencil.is_exact
-            or stencil.one_sided
+            or stencil.boundary is not None
             or not isinstance(model, MultilevelPreconditioner)
             or amat.handle != pmat.handle
             or pmat.stateGet() != self._state

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-import warnings
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from consolve.solvers.matrix.assembly import (
 )
 from consolve.solvers.matrix.attached import attach_grid
 from consolve.solvers.matrix.find_grid import find_grid
+from consolve.solvers.petsc.reporting import warn
 from consolve.solvers.petsc.versions import PETSc, is_option_used
 from consolve.solvers.system_files import read_matrix, read_vector
 
@@ -291,7 +291,7 @@ class PressureSolver:
     def _warn_of_unused_options(self) -> None:
         unused = self._solver.unused_options()
         if unused:
-            warnings.warn(f"PETSc options not used: {' '.join(unused)}; misspelt?", stacklevel=3)
+            warn(f"PETSc options not used: {' '.join(unused)}; misspelt?")
 
     def destroy(self) -> None:
         """Free the KSP and take the options out of PETSc's database."""
@@ -378,7 +378,7 @@ def solve_system(
     finally:
         solver.destroy()
     if unused:
-        warnings.warn(f"PETSc options not used: {' '.join(unused)}; misspelt?", stacklevel=2)
+        warn(f"PETSc options not used: {' '.join(unused)}; misspelt?")
     if record.reason.startswith("DIVERGED"):
         raise NotConverged(record.reason, record.iterations, record.relative_residual, ADVICE)
     return SystemSolution(closed.without_means(x), record)

@@ -1,10 +1,20 @@
 """Files are whole or absent."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from full_disk import files_up_to
 
-from consolve.base.files import check_writable_directory, check_writable_file, whole_file
+from consolve.base.data_file import take_room
+from consolve.base.files import (
+    check_writable_directory,
+    check_writable_file,
+    new_file,
+    open_in_place,
+    whole_file,
+)
 from consolve.base.hdf5 import import_h5py, whole_hdf5
 
 
@@ -74,3 +84,34 @@ def test_places_that_cannot_be_written_are_found(tmp_path):
 
 def test_missing_directories_are_made(tmp_path):
     assert check_writable_directory(tmp_path / "a" / "b").is_dir()
+
+
+def test_nothing_is_written_through_a_symbolic_link(tmp_path):
+    precious, link = tmp_path / "precious", tmp_path / "set.h5.part.new"
+    precious.write_text("kept")
+    for make in (lambda: new_file(link), lambda: take_room(link, 100, new=True)):
+        link.unlink(missing_ok=True)
+        link.symlink_to(precious)
+        made = make()
+        if made is not None:
+            os.close(made)
+        assert link.is_file() and not link.is_symlink()
+    assert link.stat().st_size == 100
+    link.unlink()
+    link.symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic link"):
+        take_room(link, 100)
+    with pytest.raises(OSError, match="symbolic link"), open(link, "a", opener=open_in_place):
+        pass
+    with whole_file(link) as part:
+        part.write_text("new")
+    assert not link.is_symlink() and precious.read_text() == "kept"
+
+
+def test_full_disk_is_said_with_the_name_of_the_file(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*/a\.json'"),
+        whole_file(tmp_path / "a.json"),
+    ):
+        raise OSError(errno.ENOSPC, "write failed")
+    assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from consolve.learned.separable.convolution_kernels import Convolution
 from consolve.learned.separable.kernels import CompressedConvolution
+from consolve.learned.waves.domain import ExtrapolationWarning
 from consolve.learned.waves.format import GeneratorSettings, WaveWeights, load_wave_weights
 from consolve.learned.waves.generator_kernels import add, gelu, shuffle, upsample
 from consolve.pde.waves.sampling import PARAMETER_NAMES
@@ -20,10 +21,6 @@ MARGIN = 0.02
 """Part of a range that a parameter may pass it by: ranges are those of a training set's random draws."""
 CHUNK = 16
 """Fields that pass the encoder together: its weights are read once for all."""
-
-
-class ExtrapolationWarning(UserWarning):
-    """Parameters outside of the ranges that a surrogate was trained for."""
 
 
 class WaveGenerator:

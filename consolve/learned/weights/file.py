@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.base.files import whole_file
+from consolve.base.files import write_file
 from consolve.base.hdf5 import import_h5py
 from consolve.learned.weights import reader
 
@@ -227,15 +227,14 @@ def digest(settings: str, tensors: Mapping[str, NDArray]) -> str:
 
 def save(path: str | os.PathLike[str], attributes: Mapping[str, Any], tensors: Mapping[str, NDArray]) -> None:
     """Write and seal a file: whole or not at all."""
-    buffer = io.BytesIO()  # HDF5 on a disk that fills up would crash the process
-    with import_h5py().File(buffer, "w", userblock_size=_BLOCK) as file:
+    content = io.BytesIO()  # HDF5 on a disk that fills up would crash the process
+    with import_h5py().File(content, "w", userblock_size=_BLOCK) as file:
         for name, value in attributes.items():
             file.attrs[name] = value
         for name, tensor in tensors.items():
             file.create_dataset(name, data=tensor, track_times=False)
-    content = buffer.getvalue()[_BLOCK:]
-    with whole_file(path) as part:
-        part.write_bytes(_seal(content) + content)
+    data = content.getvalue()
+    write_file(path, _seal(data[_BLOCK:]) + data[_BLOCK:])
 
 
 def seal(path: str | os.PathLike[str]) -> None:

@@ -24,7 +24,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.base.files import whole_file
+from consolve.base.files import write_file
 from consolve.base.hdf5 import whole_hdf5
 from consolve.pde.flow.flow import Flow
 
@@ -80,8 +80,7 @@ class FlowWriter:
             )
         self._frames = [f for f in self._frames if f[1] != target.name] + [(flow.time, target.name)]
         text = _xdmf(self._frames, *layout)
-        with whole_file(self.index) as part:
-            part.write_text(text, encoding="utf-8")
+        write_file(self.index, text.encode())
         return target
 
 

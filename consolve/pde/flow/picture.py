@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from consolve.base.files import whole_file
+from consolve.base.files import write_file
 from consolve.pde.flow.flow import Flow
 from consolve.pde.flow.geometry import rasterise
 from consolve.pde.flow.raymarch import Camera, march
@@ -48,10 +48,8 @@ def save_picture(flow: Flow, path: str | Path, pixels: int = 720) -> None:
     """Write :func:`render` as PNG (or what the suffix of the path says); whole or not at all."""
     import imageio.v3 as imageio
 
-    # imageio prints a traceback of its own where a disk fills up under it.
-    content = imageio.imwrite("<bytes>", render(flow, pixels), extension=Path(path).suffix)
-    with whole_file(path) as part:
-        part.write_bytes(content)
+    picture = imageio.imwrite("<bytes>", render(flow, pixels), extension=Path(path).suffix or ".png")
+    write_file(path, picture)
 
 
 def save_animation(frames: Sequence[NDArray[np.uint8]], path: str | Path, seconds: float = 0.05) -> None:
@@ -60,9 +58,9 @@ def save_animation(frames: Sequence[NDArray[np.uint8]], path: str | Path, second
 
     if not len(frames):
         raise ValueError("an animation needs at least one frame")
-    content = imageio.imwrite("<bytes>", np.stack(frames), extension=".gif", duration=1000 * seconds, loop=0)
-    with whole_file(path) as part:
-        part.write_bytes(content)
+    duration = 1000 * seconds
+    film = imageio.imwrite("<bytes>", np.stack(frames), extension=".gif", duration=duration, loop=0)
+    write_file(path, film)
 
 
 def _smoke_colour(temperature: NDArray) -> NDArray:

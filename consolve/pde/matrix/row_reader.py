@@ -13,6 +13,7 @@ from consolve.base.collective import raise_together
 from consolve.base.exchange import CellDirectory, Messages
 from consolve.pde.matrix import lump_kernels, regular_kernels, row_kernels, wrap_kernels
 from consolve.pde.matrix import stencil_kernels as kernels
+from consolve.pde.matrix.boundary_couplings import Couplings, couplings_to_boundary
 from consolve.pde.matrix.grid_map import GridMap
 from consolve.pde.matrix.local_rows import LocalRows
 from consolve.pde.matrix.stencil_faults import RowFaults
@@ -37,10 +38,10 @@ class Rows:
     kind: NDArray[np.uint8]
     diagonal: NDArray[np.float64]
     sign: int
-    one_sided: bool = False
     is_exact: bool = True
     is_loose: bool = False
     """Some row has a negative row sum, which is taken as 0."""
+    boundary: Couplings | None = None
 
 
 class RowReader:
@@ -119,7 +120,8 @@ class RowReader:
         if loose_row >= 0 and not total > least * size:
             faults.append((loose_row, kernels.NOT_DOMINANT, -1))
         raise_together(self._comm, self._faults.error(*min(faults)) if faults else None)
-        rows.one_sided = not self._everywhere(not one_sided)
+        if not self._everywhere(not one_sided):
+            rows.boundary = couplings_to_boundary(matrix, kind)
         rows.is_exact = not (box or rows.is_loose)
         if box:
             self._lump(rows, kind)

@@ -12,6 +12,7 @@ from consolve.base.collective import raise_together
 from consolve.base.errors import MatrixError
 from consolve.pde.matrix import stencil_kernels as kernels
 from consolve.pde.matrix import uniform_rows as uniform_kernels
+from consolve.pde.matrix.boundary_couplings import Couplings
 from consolve.pde.matrix.grid_map import GridMap
 from consolve.pde.matrix.local_rows import LocalRows
 from consolve.pde.matrix.row_operator import RowOperator
@@ -43,12 +44,12 @@ class Stencil:
         cells).
     diagonal_inverse
         1 / a_ii of those rows, 0 where a_ii = 0.
-    one_sided
-        Some row, on any rank, couples to a diagonal-only one (Dirichlet rows kept by MatZeroRows): A is not
-        symmetric.
     is_exact
         The operator's entries are the matrix's own: not those of a lumped box stencil, and no row sum was
         negative.
+    boundary
+        Couplings to diagonal-only rows (Dirichlet rows kept by MatZeroRows), on all ranks if any has some:
+        A is then not symmetric.
     """
 
     operator: GridOperator | RowOperator | None
@@ -56,8 +57,13 @@ class Stencil:
     sign: int
     diagonal_rows: NDArray[np.int32]
     diagonal_inverse: NDArray[np.float64]
-    one_sided: bool = False
     is_exact: bool = False
+    boundary: Couplings | None = None
+
+    @property
+    def one_sided(self) -> bool:
+        """Some row, on any rank, couples to a diagonal-only one."""
+        return self.boundary is not None
 
 
 def read_stencil(matrix: LocalRows, grid: GridMap, singular: bool = False) -> Stencil:
@@ -105,7 +111,7 @@ def read_stencil(matrix: LocalRows, grid: GridMap, singular: bool = False) -> St
     else:
         cells = rows.grid.cells.astype(np.int64, copy=False)
         operator = RowOperator(shape, periodic, cells, rows.faces, rows.dirichlet, rows.active)
-    facts = rows.one_sided, rows.is_exact
+    facts = rows.is_exact, rows.boundary
     return Stencil(operator, rows.grid, rows.sign, diagonal_rows, inverse, *facts)
 
 
