@@ -28,6 +28,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(part, target)
     except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(error.errno, os.strerror(error.errno), os.fspath(target)) from error
         if isinstance(error, OSError) and error.errno and str(error.filename) in ("None", name):
             error.filename = os.fspath(target)
         raise

@@ -46,4 +46,4 @@ def test_reader_that_has_gone(words, matrix):
 @pytest.mark.parametrize("words", [("options",), ("solve", "{matrix}"), ("solve", "{matrix}", "--json", "-")])
 def test_full_device(words, matrix):
     done = run([word.format(matrix=matrix) for word in words], "> /dev/full")
-    assert done.returncode == 1 and done.stderr == "error: [Errno 28] No space left on device\n"
+    assert done.returncode == 1 and done.stderr == "error: standard output: No space left on device\n"

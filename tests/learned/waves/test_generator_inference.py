@@ -165,5 +165,5 @@ def test_other_networks_threads_names_and_outputs_are_refused():
         WaveGenerator(weights, parameter_names=("x",))
     with pytest.raises(ValueError, match=r"out: expected contiguous float32\(16, 8, 24\)"):
         WaveGenerator(weights).field(parameters(), out=np.empty((8, 8, 24), np.float32))
-    with pytest.raises(WeightsError, match="no wave surrogate at"):
+    with pytest.raises(WeightsError, match="no weights at"):
         WaveGenerator.load("nowhere.h5")
