@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -11,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from consolve.base.arrays import zeros
 from consolve.base.errors import NotConverged
-from consolve.base.threads import limited_to
+from consolve.base.scaling import check_finite, scale_of
+from consolve.base.threads import check_not_forked, limited_to
 from consolve.learned.models import load_multilevel
 from consolve.learned.multilevel.engine.grid_directions import GridDirections
 from consolve.learned.multilevel.engine.grid_iteration import iterate
@@ -38,6 +41,10 @@ class GridSolution:
     iterations: int
     residual: float
     history: tuple[float, ...]
+
+
+FARTHEST = 1e140
+"""Entries of a guess, where b has been scaled to about 1: beyond, norms may overflow."""
 
 
 class GridSolver:
@@ -68,12 +75,30 @@ class GridSolver:
     ) -> None:
         self.threads = threads or numba.get_num_threads()
         self._weights = load_multilevel(model, operator.ndim)
+        self._lock = threading.RLock()
+        self.model = os.fspath(model)
         self._network: MultilevelPreconditioner | None = None
         self._shape: tuple[int, ...] = ()
         self.update(operator)
 
     def update(self, operator: GridOperator) -> None:
-        """Set up for another operator; memory is used again if its shape is the same."""
+        """Set up for another operator; memory is used again if its shape is the same.
+
+        Raises
+        ------
+        ValueError
+            If it is of another dimension; the solver is then as it was.
+        """
+        if operator.ndim != self._weights.ndim:
+            raise ValueError(
+                f"the operator is {operator.ndim}D, this solver is for {self._weights.ndim}D grids: make "
+                "another one"
+            )
+        check_not_forked()
+        with self._lock:
+            self._update(operator)
+
+    def _update(self, operator: GridOperator) -> None:
         self._uniform = UniformOperator.of(operator)
         given: GridOperator = operator if self._uniform is None else self._uniform
         self.operator = given
@@ -121,33 +146,57 @@ class GridSolver:
         Raises
         ------
         ValueError
-            If a shape is not the grid's.
+            If a shape is not the grid's, or an entry is not finite.
         InconsistentRightHandSide
             If A is singular and b does not sum to 0 over a closed component.
         NotConverged
             If the tolerance is not met.
         """
+        check_not_forked()
+        with self._lock:
+            return self._solve(b, x0, rtol, atol, maxiter)
+
+    def _solve(
+        self, b: ArrayLike, x0: ArrayLike | None, rtol: float, atol: float, maxiter: int
+    ) -> tuple[NDArray[np.float64], GridSolution]:
         right = self._array(b, "b")
+        scale = scale_of(right)
+        if scale != 1:
+            right = scale * right
         if self._closed:
             right = self._consistent(right)
         x = zeros(right.shape)
         system = _System(self, right, x)
         size = system.residual_norm()
         if x0 is not None:
-            np.copyto(x, self._array(x0, "x0"), where=self.operator.active)
-        system.run(max(rtol * size, atol), maxiter)
+            with np.errstate(over="ignore"):
+                guess = scale * self._array(x0, "x0")
+            if not np.abs(guess).max(initial=0) < FARTHEST:
+                raise ValueError(
+                    f"x0 reaches {np.abs(self._array(x0, 'x0')).max():.3g}, out of all proportion to b: "
+                    "begin without it"
+                )
+            np.copyto(x, guess, where=self.operator.active)
+        system.run(max(rtol * size, scale * atol), maxiter)
         if self._closed:
-            x = self.operator.remove_null_space(x)
+            system.x = x = self.operator.remove_null_space(x)
+            system.norm = system.residual_norm()
         reached = system.norm / size if size > 0 else system.norm
-        if not system.norm <= system.tolerance:
+        if not system.norm <= system.tolerance * (1 + 1e-10 * self._closed):
             reason = "DIVERGED_MAX_IT" if np.isfinite(system.norm) else "DIVERGED_NANORINF"
-            raise NotConverged(reason, system.iterations, reached, "raise maxiter, or loosen rtol")
-        return x, GridSolution(system.iterations, reached, tuple(system.history))
+            raise NotConverged(reason, system.iterations, reached)
+        history = tuple(norm / scale for norm in system.history)
+        return (x if scale == 1 else x / scale), GridSolution(system.iterations, reached, history)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Set up anew: compiled kernels hold addresses of this process's memory."""
+        return type(self), (self.operator, self.model, self.threads)
 
     def _array(self, values: ArrayLike, name: str) -> NDArray[np.float64]:
         array = np.ascontiguousarray(values, np.float64)
         if array.shape != self.operator.shape:
             raise ValueError(f"{name} has shape {array.shape}, the grid {self.operator.shape}")
+        check_finite(array if not array.size else np.where(self.operator.active, array, 0.0), name, "cell")
         return array
 
     def _consistent(self, b: NDArray[np.float64]) -> NDArray[np.float64]:

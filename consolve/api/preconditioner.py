@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -55,6 +56,7 @@ class Preconditioner(LinearOperator):
         threads: int | None,
     ) -> None:
         self.model, self.threads, self.setups = check_model_name(model), _checked_threads(threads), 0
+        self._lock = threading.RLock()
         self._given = place
         self._network: Any = None
         self._built_as: tuple[bool, int] = False, 0
@@ -69,7 +71,8 @@ class Preconditioner(LinearOperator):
             raise ValueError(
                 f"the new matrix has {size} rows, the preconditioner {self.shape[0]}; make another one"
             )
-        self._set_up(A)
+        with self._lock:
+            self._set_up(A)
 
     def _set_up(self, A: Any) -> None:
         if isinstance(A, GridOperator):
@@ -86,8 +89,11 @@ class Preconditioner(LinearOperator):
             read = read_stencil(rows_of_csr(csr), grid)
             if read.one_sided:
                 _warn_of_one_sided(read)
+        self._take(read, nonzeros)
+
+    def _take(self, read: Stencil, nonzeros: int | None) -> None:
         assert read.operator is not None
-        shape, cells = place
+        shape, cells = read.grid.shape, read.grid.cells
         self.operator, self.grid, self._read, self._nonzeros = read.operator, shape, read, nonzeros
         self._unknowns = int(np.count_nonzero(read.operator.active))
         with limited_to(self.threads):
@@ -118,13 +124,17 @@ class Preconditioner(LinearOperator):
         r, z = np.ascontiguousarray(x, np.float64).reshape(-1), np.zeros(x.size)
         source = self._closed.without_means(r)
         if self._network is not None and self._unknowns:
-            with limited_to(self.threads):
+            with self._lock, limited_to(self.threads):
                 self._network.apply(source, z)
             z = self._closed.without_means(z)
         if self._read.sign < 0:
             np.negative(z, out=z)
         z[self._read.diagonal_rows] = self._read.diagonal_inverse * r[self._read.diagonal_rows]
         return z
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Set up anew: compiled kernels hold addresses of this process's memory."""
+        return _again, (self._read, self._nonzeros, self._given, self.model, self.threads)
 
     def _adjoint(self) -> Preconditioner:
         return self
@@ -233,6 +243,18 @@ def _inferred(csr: sp.csr_matrix) -> Place:
             "the rows number, or grid= and cells=, the cell of each row"
         )
     return placement.shape, placement.cells
+
+
+def _again(
+    read: Stencil, nonzeros: int | None, given: Place | None, model: str, threads: int | None
+) -> Preconditioner:
+    """What `Preconditioner.__reduce__` describes."""
+    new = Preconditioner.__new__(Preconditioner)
+    new.model, new.threads, new.setups = model, threads, 0
+    new._lock, new._given, new._network, new._built_as = threading.RLock(), given, None, (False, 0)
+    new._take(read, nonzeros)
+    LinearOperator.__init__(new, np.dtype(np.float64), (read.grid.cells.size,) * 2)
+    return new
 
 
 def _warn_of_one_sided(read: Stencil) -> None:

@@ -17,13 +17,43 @@ import numba
 
 _pool: dict[int, ThreadPoolExecutor] = {}
 
+_forked_with_openmp = False
+
+
+def _in_child() -> None:
+    """A child has none of its parent's threads, and GNU OpenMP ends it at its first parallel loop."""
+    global _forked_with_openmp
+    _pool.clear()
+    try:
+        _forked_with_openmp = numba.threading_layer() == "omp"
+    except ValueError:  # no parallel loop has run yet
+        _forked_with_openmp = False
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.clear)  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def check_not_forked() -> None:
+    """Say what GNU OpenMP would end the process for.
+
+    Raises
+    ------
+    RuntimeError
+        In a process that was forked from one in which kernels had run.
+    """
+    if _forked_with_openmp:
+        raise RuntimeError(
+            "this process was forked after kernels had run with GNU OpenMP, which would end it: start "
+            "processes by 'spawn' (multiprocessing.get_context('spawn')), or set "
+            "NUMBA_THREADING_LAYER=workqueue"
+        )
 
 
 @contextmanager
 def limited_to(threads: int | None) -> Iterator[int]:
     """Kernels within use so many threads, or as many as before if None; the program's number is restored."""
+    check_not_forked()
     before = numba.get_num_threads()
     numba.set_num_threads(threads or before)
     try:

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from consolve.base.errors import NotConverged, OptionError
+from consolve.base.scaling import scale_of
 from consolve.pde.matrix.local_rows import real_csr
 from consolve.pde.poisson.grid import GridOperator
 from consolve.solvers.matrix.assembly import (
@@ -26,10 +27,17 @@ from consolve.solvers.petsc.reporting import warn
 from consolve.solvers.petsc.versions import PETSc, is_option_used
 from consolve.solvers.system_files import read_matrix, read_vector
 
-DEFAULTS = {"ksp_type": "cg", "ksp_norm_type": "unpreconditioned", "ksp_rtol": "1e-6", "pc_type": "cnn"}
+LEAST_ATOL = 1e-300
+"""What stands for an absolute tolerance of 0."""
+DEFAULTS = {
+    "ksp_type": "cg",
+    "ksp_norm_type": "unpreconditioned",
+    "ksp_rtol": "1e-6",
+    "ksp_divtol": "1e100",  # a guess from before may be far larger than a flow that has come to rest
+    "pc_type": "cnn",
+}
 """Options that hold where none are given."""
 
-ADVICE = "raise -ksp_max_it, loosen -ksp_rtol, or choose another -pc_type"
 
 _prefixes: set[str] = set()
 _REASONS = {
@@ -130,6 +138,7 @@ class _Solver:
                 database.setValue(name, value)
                 self._names.append(name)
         self.ksp: PETSc.KSP | None = None
+        self.scale = 1.0
         self._withdraw = weakref.finalize(self, _withdraw_options, self.prefix, self._names)
         self._withdraw.atexit = False
 
@@ -158,12 +167,19 @@ class _Solver:
         if ksp is None:
             raise RuntimeError("solve is called before set_up")
         rhs, x, residual = mat.createVecLeft(), mat.createVecRight(), mat.createVecLeft()
-        rhs.array_w[:] = b
+        self.scale = scale = scale_of(b)
+        rhs.array_w[:] = scale * b
         if guess is not None:
-            x.array_w[:] = guess
+            x.array_w[:] = scale * guess
         ksp.setInitialGuessNonzero(guess is not None)
+        atol = ksp.getTolerances()[1]
+        if scale != 1 and atol > LEAST_ATOL:
+            ksp.setTolerances(atol=scale * atol)
         start = time.perf_counter()
-        ksp.solve(rhs, x)
+        try:
+            ksp.solve(rhs, x)
+        finally:
+            ksp.setTolerances(atol=atol)
         seconds = time.perf_counter() - start
         mat.mult(x, residual)
         residual.aypx(-1.0, rhs)
@@ -176,9 +192,9 @@ class _Solver:
             solve_s=seconds,
             reason=reason_name(ksp.getConvergedReason()),
             relative_residual=residual.norm() / norm if norm > 0 else residual.norm(),
-            history=np.array(ksp.getConvergenceHistory()),
+            history=np.array(ksp.getConvergenceHistory()) / scale,
         )
-        solution = x.array_r.copy()
+        solution = x.array_r / scale
         for vector in (rhs, x, residual):
             vector.destroy()  # petsc4py only marks what goes out of scope, some versions until the end
         return solution, record
@@ -270,7 +286,7 @@ class PressureSolver:
         if len(self.records) == 1:
             self._warn_of_unused_options()
         if record.reason.startswith("DIVERGED"):
-            raise NotConverged(record.reason, record.iterations, record.relative_residual, ADVICE)
+            raise NotConverged(record.reason, record.iterations, record.relative_residual)
         pressure.reshape(-1)[operator.cells] = operator.null_space.without_means(x)
         self._pressure = pressure
         return pressure.copy()
@@ -380,5 +396,5 @@ def solve_system(
     if unused:
         warn(f"PETSc options not used: {' '.join(unused)}; misspelt?")
     if record.reason.startswith("DIVERGED"):
-        raise NotConverged(record.reason, record.iterations, record.relative_residual, ADVICE)
+        raise NotConverged(record.reason, record.iterations, record.relative_residual)
     return SystemSolution(closed.without_means(x), record)
