@@ -49,9 +49,8 @@ def run_lines(kernel: Callable[..., Any], lines: int, threads: int, *arguments: 
     if threads == 1:
         kernel(*arguments, 0, lines)
         return
-    if threads not in _pool:
-        _pool[threads] = ThreadPoolExecutor(threads - 1, "consolve-lines")
-    others = [_pool[threads].submit(kernel, *arguments, ends[q], ends[q + 1]) for q in range(1, threads)]
+    pool = _pool.get(threads) or _pool.setdefault(threads, ThreadPoolExecutor(threads - 1, "consolve-lines"))
+    others = [pool.submit(kernel, *arguments, ends[q], ends[q + 1]) for q in range(1, threads)]
     kernel(*arguments, 0, ends[1])
     for other in others:
         other.result()
