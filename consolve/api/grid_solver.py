@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from consolve.base.arrays import zeros
 from consolve.base.errors import InconsistentRightHandSide, NotConverged
+from consolve.base.threads import checked_threads
 from consolve.learned.multilevel.engine.grid_directions import GridDirections
 from consolve.learned.multilevel.engine.grid_iteration import iterate
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner, powers_of_two
@@ -61,11 +62,13 @@ class GridSolver:
     Raises
     ------
     ValueError
-        If there are no such weights, or they are of another dimension.
+        If ``operator`` is no GridOperator, there are no such weights, they are of another dimension, or there
+        are no so many threads.
     """
 
     def __init__(self, operator: GridOperator, model: str = "multilevel", threads: int | None = None) -> None:
-        self.threads = threads or numba.get_num_threads()
+        _check_operator(operator)
+        self.threads = checked_threads(threads) or numba.get_num_threads()
         self._weights = load_weights(model, operator.ndim)
         self._network: MultilevelPreconditioner | None = None
         self._shape: tuple[int, ...] = ()
@@ -73,6 +76,7 @@ class GridSolver:
 
     def update(self, operator: GridOperator) -> None:
         """Set up for another operator; memory is used again if its shape is the same."""
+        _check_operator(operator)
         self._uniform = UniformOperator.of(operator)
         given: GridOperator = operator if self._uniform is None else self._uniform
         self.operator = given
@@ -253,3 +257,11 @@ class _System:
             if self.test(self.iterations, self.norm):
                 self.norm, before = self.residual_norm(), 0.0
             self.history.append(self.norm)
+
+
+def _check_operator(operator: object) -> None:
+    if not isinstance(operator, GridOperator):
+        raise ValueError(
+            f"operator is of type {type(operator).__name__}, expected a GridOperator; a matrix is for "
+            "consolve.solve or consolve.aspreconditioner"
+        )

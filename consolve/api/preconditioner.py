@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
+from consolve.base.threads import checked_threads
 from consolve.learned.dcdm.format import SHIPPED, is_dcdm_file, load_dcdm_weights
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.learned.multilevel.format import load_weights
@@ -51,7 +52,7 @@ class Preconditioner(LinearOperator):
         model: str,
         threads: int | None,
     ) -> None:
-        self.model, self.threads, self.setups = model, _checked_threads(threads), 0
+        self.model, self.threads, self.setups = model, checked_threads(threads), 0
         self._given = place
         self._network: Any = None
         self._set_up(A)
@@ -304,10 +305,3 @@ def _dcdm(name: str, operator: GridOperator, cells: NDArray[np.int32], threads: 
             "-ksp_type dcd of PETSc, or model='dcdm-deep' or 'multilevel'"
         )
     return network
-
-
-def _checked_threads(threads: int | None) -> int | None:
-    most = numba.config.NUMBA_NUM_THREADS
-    if threads is not None and not 1 <= threads <= most:
-        raise ValueError(f"threads is {threads}, expected 1 to {most} (NUMBA_NUM_THREADS raises the limit)")
-    return threads

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import numba
@@ -30,6 +31,22 @@ def limited_to(threads: int | None) -> Iterator[int]:
         yield threads or before
     finally:
         numba.set_num_threads(before)
+
+
+def checked_threads(threads: int | None) -> int | None:
+    """A number of threads that a caller gives; None for Numba's.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number from 1 to what Numba has.
+    """
+    most = numba.config.NUMBA_NUM_THREADS
+    if threads is None:
+        return None
+    if isinstance(threads, bool) or not isinstance(threads, Integral) or not 1 <= threads <= most:
+        raise ValueError(f"threads is {threads!r}, expected 1 to {most} (NUMBA_NUM_THREADS raises the limit)")
+    return int(threads)
 
 
 def run_lines(kernel: Callable[..., Any], lines: int, threads: int, *arguments: Any) -> None:
