@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from consolve.base.errors import NotConverged, OptionError
+from consolve.base.messages import warn
 from consolve.pde.poisson.grid import GridOperator
 from consolve.solvers.matrix.assembly import (
     assemble_matrix,
@@ -25,7 +26,6 @@ from consolve.solvers.matrix.assembly import (
 )
 from consolve.solvers.matrix.attached import attach_grid
 from consolve.solvers.matrix.find_grid import find_grid
-from consolve.solvers.petsc.reporting import warn
 from consolve.solvers.petsc.versions import PETSc, innermost, is_option_used
 from consolve.solvers.system_files import read_matrix, read_vector
 
