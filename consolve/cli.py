@@ -148,6 +148,12 @@ def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if type(error).__module__.startswith("petsc4py"):
+        from consolve.solvers.petsc.versions import innermost
+
+        if isinstance(error.__cause__, Exception):  # ours, as newer petsc4py hands it on
+            return _one_line(error.__cause__)
+        return f"PETSc: {innermost(error)}"
     if isinstance(error, EXPECTED) and text:
         return text
     return f"{type(error).__name__}: {text} (unexpected; --debug shows where)"

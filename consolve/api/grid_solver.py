@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from consolve.base.arrays import zeros
 from consolve.base.errors import NotConverged
 from consolve.base.scaling import check_finite, scale_of
-from consolve.base.threads import check_not_forked, limited_to
+from consolve.base.threads import check_not_forked, checked_threads, limited_to
 from consolve.learned.models import load_multilevel
 from consolve.learned.multilevel.engine.grid_directions import GridDirections
 from consolve.learned.multilevel.engine.grid_iteration import iterate
@@ -67,13 +67,15 @@ class GridSolver:
     Raises
     ------
     ValueError
-        If there are no such weights, or they are of another dimension.
+        If ``operator`` is no GridOperator, there are no such weights, they are of another dimension, or there
+        are no so many threads.
     """
 
     def __init__(
         self, operator: GridOperator, model: str | os.PathLike[str] = "multilevel", threads: int | None = None
     ) -> None:
-        self.threads = threads or numba.get_num_threads()
+        _check_operator(operator)
+        self.threads = checked_threads(threads) or numba.get_num_threads()
         self._weights = load_multilevel(model, operator.ndim)
         self._lock = threading.RLock()
         self.model = os.fspath(model)
@@ -87,8 +89,9 @@ class GridSolver:
         Raises
         ------
         ValueError
-            If it is of another dimension; the solver is then as it was.
+            If it is of another dimension, or no operator; the solver is then as it was.
         """
+        _check_operator(operator)
         if operator.ndim != self._weights.ndim:
             raise ValueError(
                 f"the operator is {operator.ndim}D, this solver is for {self._weights.ndim}D grids: make "
@@ -289,3 +292,11 @@ class _System:
             if self.test(self.iterations, self.norm):
                 self.norm, before = self.residual_norm(), 0.0
             self.history.append(self.norm)
+
+
+def _check_operator(operator: object) -> None:
+    if not isinstance(operator, GridOperator):
+        raise ValueError(
+            f"operator is of type {type(operator).__name__}, expected a GridOperator; a matrix is for "
+            "consolve.solve or consolve.aspreconditioner"
+        )

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from consolve.base.threads import limited_to
+from consolve.base.threads import checked_threads, limited_to
 from consolve.learned.models import Choice, build_distributed_model, build_model, check_model_name
 from consolve.learned.multilevel.setup.hierarchy import LevelFacts
 from consolve.pde.matrix.grid_map import GridMap
@@ -55,7 +55,7 @@ class Preconditioner(LinearOperator):
         model: str | os.PathLike[str],
         threads: int | None,
     ) -> None:
-        self.model, self.threads, self.setups = check_model_name(model), _checked_threads(threads), 0
+        self.model, self.threads, self.setups = check_model_name(model), checked_threads(threads), 0
         self._lock = threading.RLock()
         self._given = place
         self._network: Any = None
@@ -265,10 +265,3 @@ def _warn_of_one_sided(read: Stencil) -> None:
         "x0[row] = b[row] / A[row, row] in these rows, or after their columns were eliminated",
         stacklevel=5,
     )
-
-
-def _checked_threads(threads: int | None) -> int | None:
-    most = numba.config.NUMBA_NUM_THREADS
-    if threads is not None and not 1 <= threads <= most:
-        raise ValueError(f"threads is {threads}, expected 1 to {most} (NUMBA_NUM_THREADS raises the limit)")
-    return threads

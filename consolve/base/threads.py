@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import numba
@@ -62,6 +63,22 @@ def limited_to(threads: int | None) -> Iterator[int]:
         numba.set_num_threads(before)
 
 
+def checked_threads(threads: int | None) -> int | None:
+    """A number of threads that a caller gives; None for Numba's.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number from 1 to what Numba has.
+    """
+    most = numba.config.NUMBA_NUM_THREADS
+    if threads is None:
+        return None
+    if isinstance(threads, bool) or not isinstance(threads, Integral) or not 1 <= threads <= most:
+        raise ValueError(f"threads is {threads!r}, expected 1 to {most} (NUMBA_NUM_THREADS raises the limit)")
+    return int(threads)
+
+
 def run_lines(kernel: Callable[..., Any], lines: int, threads: int, *arguments: Any) -> None:
     """kernel(*arguments, first, end) on ``threads`` equal parts of 0..lines.
 
@@ -79,9 +96,8 @@ def run_lines(kernel: Callable[..., Any], lines: int, threads: int, *arguments: 
     if threads == 1:
         kernel(*arguments, 0, lines)
         return
-    if threads not in _pool:
-        _pool[threads] = ThreadPoolExecutor(threads - 1, "consolve-lines")
-    others = [_pool[threads].submit(kernel, *arguments, ends[q], ends[q + 1]) for q in range(1, threads)]
+    pool = _pool.get(threads) or _pool.setdefault(threads, ThreadPoolExecutor(threads - 1, "consolve-lines"))
+    others = [pool.submit(kernel, *arguments, ends[q], ends[q + 1]) for q in range(1, threads)]
     kernel(*arguments, 0, ends[1])
     for other in others:
         other.result()

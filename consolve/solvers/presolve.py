@@ -9,9 +9,9 @@ import numpy as np
 
 from consolve.base.collective import raise_together
 from consolve.base.errors import InconsistentRightHandSide, OptionError
+from consolve.base.messages import warn
 from consolve.pde.matrix.stencil import Stencil
 from consolve.solvers.network import Network
-from consolve.solvers.petsc.reporting import warn
 from consolve.solvers.petsc.versions import PETSc
 
 SYMMETRIC_METHODS = frozenset(

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from consolve.base.errors import NotConverged, OptionError
+from consolve.base.messages import warn
 from consolve.base.scaling import scale_of
 from consolve.pde.matrix.local_rows import real_csr
 from consolve.pde.poisson.grid import GridOperator
@@ -23,8 +24,7 @@ from consolve.solvers.matrix.assembly import (
 )
 from consolve.solvers.matrix.attached import attach_grid
 from consolve.solvers.matrix.find_grid import find_grid
-from consolve.solvers.petsc.reporting import warn
-from consolve.solvers.petsc.versions import PETSc, is_option_used
+from consolve.solvers.petsc.versions import PETSc, innermost, is_option_used
 from consolve.solvers.system_files import read_matrix, read_vector
 
 LEAST_ATOL = 1e-300
@@ -129,7 +129,7 @@ class _Solver:
     def __init__(self, options: Sequence[str] | str | None, prefix: str) -> None:
         given = parse_options(options)
         chosen = DEFAULTS | given
-        self._given = list(given)
+        self._given = given
         self.prefix = _free_prefix(prefix)
         self._names: list[str] = []
         database = PETSc.Options(self.prefix)
@@ -150,7 +150,7 @@ class _Solver:
             self.ksp.setOptionsPrefix(self.prefix)
             self.ksp.setOperators(mat)
             self.ksp.setConvergenceHistory(reset=True)
-            self.ksp.setFromOptions()
+            self._read_options(self.ksp)
         else:
             if self.ksp.getOperators()[0].getSize() != mat.getSize():
                 self.ksp.reset()
@@ -158,6 +158,17 @@ class _Solver:
         self.ksp.setUp()
         self.ksp.setUpOnBlocks()
         return time.perf_counter() - start
+
+    def _read_options(self, ksp: PETSc.KSP) -> None:
+        try:
+            ksp.setFromOptions()
+        except PETSc.Error as error:
+            if error.__cause__ is not None:  # what newer petsc4py makes of our own errors
+                raise
+            text = innermost(error).replace(f"-{self.prefix}", "-")
+            said = set(text.replace(".", " ").split()) | set(text.split())
+            wrong = [f"-{name} {value}" for name, value in self._given.items() if value in said]
+            raise OptionError(f"{', '.join(wrong) or 'PETSc options'}: {text}") from error
 
     def solve(
         self, mat: PETSc.Mat, b: NDArray, guess: NDArray | None, times: tuple[float, float]

@@ -9,7 +9,7 @@ import scipy.sparse.linalg as spla
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consolve import GridSolver
+from consolve import GridSolver, aspreconditioner
 from consolve.base.errors import InconsistentRightHandSide, NotConverged
 from consolve.pde import AIR, FLUID, SOLID, GridOperator
 from consolve.pde.poisson.domains import make_domain
@@ -118,3 +118,20 @@ def test_needs_neither_petsc_nor_torch():
         "assert not {'petsc4py', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, 10**6])
+def test_numbers_of_threads_that_cannot_be(threads):
+    operator = GridOperator.from_cell_types(np.zeros((8, 8), int), outside=AIR)
+    for make in (GridSolver, aspreconditioner):
+        with pytest.raises(ValueError, match=f"threads is {threads!r}, expected 1 to "):
+            make(operator, threads=threads)
+
+
+def test_what_is_no_operator_is_refused():
+    operator = GridOperator.from_cell_types(np.zeros((8, 8), int), outside=AIR)
+    for other in (operator.to_csr(), operator.to_csr().toarray(), None):
+        with pytest.raises(ValueError, match=r"expected a GridOperator; a matrix is for consolve\.solve"):
+            GridSolver(other)
+        with pytest.raises(ValueError, match="expected a GridOperator"):
+            GridSolver(operator).update(other)

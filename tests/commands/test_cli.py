@@ -356,3 +356,31 @@ def test_cells_are_nx_ny_nz():
 def test_options_of_the_process_are_told_from_those_of_a_solver():
     words = ["-ksp_type", "cg", "-log_view", ":log.txt", "-pc_sor_omega", "-1.5", "-ksp_monitor"]
     assert start_petsc(words) == ["-ksp_type", "cg", "-pc_sor_omega", "-1.5", "-ksp_monitor"]
+
+
+def test_an_option_that_petsc_does_not_take_is_one_line(matrix, capsys):
+    folder, _, _ = matrix
+    words = ["solve", str(folder / "A.npz"), "--mask", str(folder / "mask.npy"), "--", "-ksp_rtol", "abc"]
+    assert run(words) == 1
+    assert capsys.readouterr().err == "error: -ksp_rtol abc: Input string abc has no numeric value\n"
+
+
+def test_errors_of_petsc_come_without_its_stack(monkeypatch, capsys):
+    from petsc4py import PETSc
+
+    from consolve.solvers import pressure
+
+    def fail(*_):
+        PETSc.Mat().createAIJ((3, 3), nnz=-5)
+
+    monkeypatch.setattr(pressure, "solve_system", fail)
+    assert run(["solve", "A.npz"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: PETSc: ") and "() at" not in message
+
+
+def test_systems_without_rows_are_solved(tmp_path, capsys):
+    sp.save_npz(tmp_path / "A.npz", sp.csr_matrix((0, 0)))
+    out = tmp_path / "x.npy"
+    assert run(["solve", str(tmp_path / "A.npz"), "--out", str(out)]) == 0
+    assert "0 rows" in capsys.readouterr().out and np.load(out).shape == (0,)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from consolve.solvers.petsc.reporting import say
+from consolve.base.messages import say
 from consolve.solvers.petsc.versions import LIBRARY, PETSc, wrap_pointer
 
 COMPOSED = b"PCSetCoordinates_C"

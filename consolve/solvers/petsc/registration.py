@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
+from consolve.base.messages import say
 from consolve.solvers.petsc.coordinates import accept_coordinates
-from consolve.solvers.petsc.reporting import say
 from consolve.solvers.petsc.versions import LIBRARY, call
 
 TYPES = {("PC", "cnn"): "consolve.solvers.PCCNN", ("KSP", "dcd"): "consolve.solvers.KSPDCD"}

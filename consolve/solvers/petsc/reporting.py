@@ -1,16 +1,15 @@
-"""Exceptions and warnings of our methods where no Python program hears of them: in compiled programs."""
+"""Exceptions of our methods where no Python program hears of them: in compiled programs."""
 
 from __future__ import annotations
 
 import sys
 import traceback
-import warnings
 from collections.abc import Callable
 from functools import wraps
-from types import FrameType
 from typing import Any
 
 from consolve.base.floating_point import hold_traps, release_traps
+from consolve.base.messages import say
 from consolve.base.version import __version__
 from consolve.solvers.petsc.versions import LIBRARY, self_communicator
 
@@ -22,9 +21,6 @@ _INITIAL = 0
 translators: list[Callable[[], Any]] = []
 """The plugin's function, if there is a plugin: it lets PETSc 3.18 take the error code -1 of petsc4py, which
 is none of its own, as `LIBRARY_ERROR`."""
-
-_PACKAGE = __name__.partition(".")[0]
-_warned: set[str] = set()
 
 
 def reported(method: Callable) -> Callable:
@@ -55,26 +51,6 @@ def reported(method: Callable) -> Callable:
             release_traps(traps)
 
     return guarded
-
-
-def say(text: str) -> None:
-    """Print whole lines to stderr at once, so that those of several ranks do not run together."""
-    sys.stderr.write(f"{_PACKAGE}: {text}\n")
-    sys.stderr.flush()
-
-
-def warn(text: str) -> None:
-    """Warn the program that solves: at its own line if it is in Python, else by one line on stderr."""
-    frame: FrameType | None = sys._getframe().f_back
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
-        frame = frame.f_back
-    if frame is not None:
-        registry = frame.f_globals.setdefault("__warningregistry__", {})
-        name = frame.f_globals.get("__name__")
-        warnings.warn_explicit(text, UserWarning, frame.f_code.co_filename, frame.f_lineno, name, registry)
-    elif text not in _warned:
-        _warned.add(text)
-        say(f"warning: {text}")
 
 
 def _tell_petsc(method: Callable, where: str, text: str) -> None:

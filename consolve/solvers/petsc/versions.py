@@ -31,6 +31,12 @@ def call(function: str, *arguments: Any) -> None:
         raise PETSc.Error(code)
 
 
+def innermost(error: PETSc.Error) -> str:
+    """What an error says, without PETSc's stack."""
+    lines = [line.partition("] ")[2] or line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "PETSc error"
+
+
 def handle(petsc_object: PETSc.Object) -> ctypes.c_void_p:
     """The C pointer of an object."""
     return ctypes.c_void_p(petsc_object.handle)

@@ -167,3 +167,8 @@ def test_other_networks_threads_names_and_outputs_are_refused():
         WaveGenerator(weights).field(parameters(), out=np.empty((8, 8, 24), np.float32))
     with pytest.raises(WeightsError, match="no weights at"):
         WaveGenerator.load("nowhere.h5")
+
+
+def test_overflow_is_an_error():
+    with pytest.warns(ExtrapolationWarning), pytest.raises(RuntimeError, match="the field overflows"):
+        WaveGenerator.load("generator").field([1e38, 0.3, 6.0, 0.7], extrapolate=True)
