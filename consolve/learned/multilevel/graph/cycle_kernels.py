@@ -1,0 +1,379 @@
+"""Numba kernels of the cycle on the levels of the graph.
+
+A level is a row of addresses and sizes (``COLUMNS``); its nodes stand in the order of relaxation, red before
+black.  Nodes of one cell may be joined, and are relaxed one after the other; so the sweep after the
+correction is the one before it backwards, node by node, and M is symmetric.
+
+==============  ============================================================  ==========================
+kernel          what it does                                                  bytes a node, e edges
+==============  ============================================================  ==========================
+relax           x += omega (s / d - x),  s = b + sum c x_j                    16 + 8 e
+residual        t = b + sum c x_j - d x                                       20 + 8 e
+restrict        B = P^T t                                                     8 + 4 ports
+prolong         x += P X                                                      12 + 4 ports
+==============  ============================================================  ==========================
+"""
+
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import carray, njit, prange, types
+from numba.extending import intrinsic
+
+from consolve.base.jit import FAST
+
+COLUMNS = (
+    "nodes", "red", "joined", "edges", "pointer", "neighbour", "coefficient", "diagonal", "inverse",
+    "bounds", "parts", "finer", "weights", "b", "x", "t", "child", "child_begin", "size", "weight_begin", "weight", "drained", "flow",
+    "opposite", "e", "v",
+)  # fmt: skip
+"""Of a level's record.  From ``child`` on: transfers from the level above; then vectors of the K-cycle."""
+(
+    NODES, RED, JOINED, EDGES, POINTER, NEIGHBOUR, COEFFICIENT, DIAGONAL, INVERSE, BOUNDS, PARTS, FINER,
+    WEIGHTS, B, X, T, CHILD, CHILD_BEGIN, SIZE, WEIGHT_BEGIN, WEIGHT, DRAINED, FLOW, OPPOSITE, E, V,
+) = range(len(COLUMNS))  # fmt: skip
+
+SERIAL_NODES = 12_000
+"""Levels with fewer nodes run on one thread."""
+ENOUGH = 0.25
+"""A K-cycle takes no second step where the first reduces the residual norm to less than this."""
+
+
+def _pointer(kind):
+    @intrinsic
+    def pointer(typing, address):
+        def generate(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], ir.PointerType(context.get_data_type(kind)))
+
+        return types.CPointer(kind)(types.int64), generate
+
+    return pointer
+
+
+_to_float, _to_int, _to_byte = _pointer(types.float32), _pointer(types.int32), _pointer(types.uint8)
+
+
+@njit(inline="always", **FAST)
+def floats(address, size):
+    """float32 array at an address."""
+    return carray(_to_float(address), size)
+
+
+@njit(inline="always", **FAST)
+def ints(address, size):
+    """int32 array at an address."""
+    return carray(_to_int(address), size)
+
+
+@njit(inline="always", **FAST)
+def bytes_(address, size):
+    """uint8 array at an address."""
+    return carray(_to_byte(address), size)
+
+
+@njit(**FAST)
+def _relax(pointer, neighbour, coefficient, diagonal, inverse, b, x, t, omega, fresh, leaves, step, low, high):
+    """One half-sweep over nodes low <= i < high, backwards where ``step`` is -1.
+
+    ``fresh``: 2 where all of x counts as 0, 1 where that of these nodes does.  ``leaves``: put the residual
+    that remains at these nodes into t.
+    """
+    begin = low if step > 0 else high - 1
+    for m in range(high - low):
+        i = begin + step * m
+        s = b[i]
+        if fresh < 2:
+            for e in range(pointer[i], pointer[i + 1]):
+                s += coefficient[e] * x[neighbour[e]]
+        old = np.float32(0) if fresh else x[i]
+        new = old + omega * (s * inverse[i] - old)
+        x[i] = new
+        if leaves:
+            t[i] = s - diagonal[i] * new
+
+
+@njit(parallel=True, **FAST)
+def _relax_parts(
+    pointer, neighbour, coefficient, diagonal, inverse, b, x, t, omega, fresh, leaves, step, bounds, parts
+):
+    for q in prange(parts):
+        _relax(
+            pointer, neighbour, coefficient, diagonal, inverse, b, x, t, omega, fresh, leaves, step,
+            bounds[q], bounds[q + 1],
+        )  # fmt: skip
+
+
+@njit(**FAST)
+def _residual(pointer, neighbour, coefficient, diagonal, b, x, t, low, high):
+    for i in range(low, high):
+        s = b[i] - diagonal[i] * x[i]
+        for e in range(pointer[i], pointer[i + 1]):
+            s += coefficient[e] * x[neighbour[e]]
+        t[i] = s
+
+
+@njit(parallel=True, **FAST)
+def _residual_parts(pointer, neighbour, coefficient, diagonal, b, x, t, low, high, parts):
+    n = high - low
+    for q in prange(parts):
+        begin, end = low + n * q // parts, low + n * (q + 1) // parts
+        _residual(pointer, neighbour, coefficient, diagonal, b, x, t, begin, end)
+
+
+@njit(**FAST)
+def _collect(child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, sums, low, high):
+    """Own part of P^T t, and what each port takes away of it for its neighbour."""
+    for u in range(low, high):
+        begin, end, at = pointer[u], pointer[u + 1], weight_begin[u]
+        for p in range(begin, end):
+            flow[p] = 0
+        total = np.float32(0)
+        for q in range(child_begin[u], child_begin[u] + size[u]):
+            value = t[child[q]]
+            total += value
+            for p in range(begin, end):
+                flow[p] += weight[at] * value
+                at += 1
+            if drained[u]:
+                total -= weight[at] * value
+                at += 1
+        for p in range(begin, end):
+            total -= flow[p]
+        sums[u] = total
+
+
+@njit(parallel=True, **FAST)
+def _collect_parts(
+    child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, sums, nodes, parts
+):
+    for q in prange(parts):
+        low, high = nodes * q // parts, nodes * (q + 1) // parts
+        _collect(child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, sums, low, high)
+
+
+@njit(**FAST)
+def _receive(pointer, opposite, flow, sums, low, high):
+    """Add what the ports of the neighbours give."""
+    for u in range(low, high):
+        total = sums[u]
+        for p in range(pointer[u], pointer[u + 1]):
+            total += flow[opposite[p]]
+        sums[u] = total
+
+
+@njit(parallel=True, **FAST)
+def _receive_parts(pointer, opposite, flow, sums, nodes, parts):
+    for q in prange(parts):
+        _receive(pointer, opposite, flow, sums, nodes * q // parts, nodes * (q + 1) // parts)
+
+
+@njit(**FAST)
+def _prolong(
+    child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, low, high
+):
+    for u in range(low, high):
+        begin, end, at = pointer[u], pointer[u + 1], weight_begin[u]
+        own = coarse[u]
+        for p in range(begin, end):
+            flow[p] = coarse[neighbour[p]] - own
+        for q in range(child_begin[u], child_begin[u] + size[u]):
+            value = own
+            for p in range(begin, end):
+                value += weight[at] * flow[p]
+                at += 1
+            if drained[u]:
+                value -= weight[at] * own
+                at += 1
+            x[child[q]] += value
+
+
+@njit(parallel=True, **FAST)
+def _prolong_parts(
+    child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, nodes, parts
+):
+    for q in prange(parts):
+        low, high = nodes * q // parts, nodes * (q + 1) // parts
+        _prolong(
+            child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, low, high
+        )
+
+
+@njit(**FAST)
+def half_sweep(g, colour, omega, fresh, leaves, step, threads):
+    """x += omega (s / d - x) on the nodes of a colour."""
+    n, m, parts = g[NODES], g[EDGES], g[PARTS]
+    pointer, neighbour, coefficient = ints(g[POINTER], n + 1), ints(g[NEIGHBOUR], m), floats(g[COEFFICIENT], m)
+    diagonal, inverse = floats(g[DIAGONAL], n), floats(g[INVERSE], n)
+    b, x, t = floats(g[B], n), floats(g[X], n), floats(g[T], n)
+    low, high = (g[RED], n) if colour else (0, g[RED])
+    if threads == 1 or n < SERIAL_NODES:
+        _relax(
+            pointer, neighbour, coefficient, diagonal, inverse, b, x, t, omega, fresh, leaves, step, low, high
+        )
+    else:
+        bounds = ints(g[BOUNDS], 2 * (parts + 1))[colour * (parts + 1) : (colour + 1) * (parts + 1)]
+        _relax_parts(
+            pointer, neighbour, coefficient, diagonal, inverse, b, x, t, omega, fresh, leaves, step, bounds,
+            parts,
+        )  # fmt: skip
+
+
+@njit(**FAST)
+def residual(g, threads, high):
+    """t = b - A x on nodes up to ``high``."""
+    n, m = g[NODES], g[EDGES]
+    pointer, neighbour, coefficient = ints(g[POINTER], n + 1), ints(g[NEIGHBOUR], m), floats(g[COEFFICIENT], m)
+    diagonal, b, x, t = floats(g[DIAGONAL], n), floats(g[B], n), floats(g[X], n), floats(g[T], n)
+    if threads == 1 or n < SERIAL_NODES:
+        _residual(pointer, neighbour, coefficient, diagonal, b, x, t, 0, high)
+    else:
+        _residual_parts(pointer, neighbour, coefficient, diagonal, b, x, t, 0, high, g[PARTS])
+
+
+@njit(**FAST)
+def transfer(g, c, up, threads):
+    """Coarse b = P^T t, or where ``up`` is true, x += P of the coarse x."""
+    n, u, m, k = g[NODES], c[NODES], c[EDGES], c[FINER]
+    child, child_begin, size = ints(c[CHILD], k), ints(c[CHILD_BEGIN], u), ints(c[SIZE], u)
+    weight_begin, weight = ints(c[WEIGHT_BEGIN], u + 1), floats(c[WEIGHT], c[WEIGHTS])
+    drained, flow, pointer = bytes_(c[DRAINED], u), floats(c[FLOW], m), ints(c[POINTER], u + 1)
+    serial = threads == 1 or u < SERIAL_NODES // 4
+    if up:
+        neighbour, coarse, x = ints(c[NEIGHBOUR], m), floats(c[X], u), floats(g[X], n)
+        if serial:
+            _prolong(
+                child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, 0, u
+            )
+        else:
+            _prolong_parts(
+                child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, u,
+                g[PARTS],
+            )  # fmt: skip
+        return
+    t, b, opposite = floats(g[T], n), floats(c[B], u), ints(c[OPPOSITE], m)
+    if serial:
+        _collect(child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, b, 0, u)
+        _receive(pointer, opposite, flow, b, 0, u)
+    else:
+        _collect_parts(
+            child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, b, u, g[PARTS]
+        )
+        _receive_parts(pointer, opposite, flow, b, u, g[PARTS])
+
+
+@njit(**FAST)
+def _dot(x, y):
+    s = 0.0
+    for i in range(x.size):
+        s += x[i] * y[i]
+    return s
+
+
+@njit(**FAST)
+def _product(g, threads):
+    """t = A x."""
+    n = g[NODES]
+    t = floats(g[T], n)
+    b = floats(g[B], n)
+    residual(g, threads, n)
+    for i in range(n):
+        t[i] = b[i] - t[i]
+    return t
+
+
+@njit(**FAST)
+def _scale(x, factor):
+    for i in range(x.size):
+        x[i] *= factor
+
+
+@njit(**FAST)
+def _first_step(g, z, r, e, v, threads):
+    """e = z, v = A z, r -= (e, r) / (e, v) v; returns (e, v), (e, r), and the squared norm of r before and
+    after; 0 after where v is no direction."""
+    t = _product(g, threads)
+    ev, er, before, after = 0.0, 0.0, 0.0, 0.0
+    for i in range(z.size):
+        e[i], v[i] = z[i], t[i]
+        ev += e[i] * v[i]
+        er += e[i] * r[i]
+        before += r[i] * r[i]
+    if ev > 0:
+        factor = np.float32(er / ev)
+        for i in range(z.size):
+            r[i] -= factor * v[i]
+            after += r[i] * r[i]
+    return ev, er, before, after
+
+
+@njit(**FAST)
+def _combine(g, z, r, e, v, ev, er, threads):
+    """z = best combination of e, the first correction, and z, the second."""
+    t = _product(g, threads)
+    gamma, zq, zr = _dot(z, v), _dot(z, t), _dot(z, r)
+    beta = zq - gamma * gamma / ev
+    second = zr / beta if beta > 0 else 0.0
+    first = (er - gamma * second) / ev
+    for i in range(z.size):
+        z[i] = first * e[i] + second * z[i]
+
+
+@njit(
+    types.void(
+        types.int64[:, ::1], types.float32[:, :, ::1], types.float32[:, ::1], types.int64, types.int64,
+        types.int64, types.int64,
+    ),
+    **FAST,
+)  # fmt: skip
+def cycle(records, omega, inverse, level, first, last, threads):
+    """x = M b on a level.
+
+    Parameters
+    ----------
+    records
+        One a level, finest first; see COLUMNS.
+    omega
+        Relaxation factors (classes, sweeps, 2); levels beyond take the last class.
+    inverse
+        Of the coarsest level's operator.
+    level
+        Where to begin.
+    first, last
+        Levels first <= l < last are solved by two steps of flexible conjugate gradients each time (K-cycle),
+        which makes M nonlinear; others by one cycle.
+    """
+    g, bottom = records[level], records.shape[0] - 1
+    n = g[NODES]
+    b, x = floats(g[B], n), floats(g[X], n)
+    if level == bottom:
+        for i in range(n):
+            s = np.float32(0)
+            for j in range(n):
+                s += inverse[i, j] * b[j]
+            x[i] = s
+        return
+    c = records[level + 1]
+    w = omega[min(level, omega.shape[0] - 1)]
+    sweeps, joined = w.shape[0], g[JOINED]
+    if joined:
+        x[:] = 0
+    for s in range(sweeps):
+        fresh = s == 0 and not joined
+        half_sweep(g, 0, w[s, 0], 2 if fresh else 0, False, 1, threads)
+        leaves = s == sweeps - 1 and not joined
+        half_sweep(g, 1, w[s, 1], 1 if fresh else 0, leaves, 1, threads)
+    residual(g, threads, n if joined else g[RED])
+    transfer(g, c, False, threads)
+    cycle(records, omega, inverse, level + 1, first, last, threads)
+    if first <= level + 1 < min(last, bottom):
+        u = c[NODES]
+        z, r, e, v = floats(c[X], u), floats(c[B], u), floats(c[E], u), floats(c[V], u)
+        ev, er, before, after = _first_step(c, z, r, e, v, threads)
+        if after > ENOUGH**2 * before:
+            cycle(records, omega, inverse, level + 1, first, last, threads)
+            _combine(c, z, r, e, v, ev, er, threads)
+        elif ev > 0:
+            _scale(z, er / ev)
+    transfer(g, c, True, threads)
+    for s in range(sweeps - 1, -1, -1):
+        half_sweep(g, 1, w[s, 1], 0, False, -1, threads)
+        half_sweep(g, 0, w[s, 0], 0, False, -1, threads)

@@ -1,0 +1,316 @@
+"""The coarse operator and the transfers: series resistances of ports, and fluxes that are reconstructed.
+
+A port p of an unknown I is the bundle of fine edges from the nodes of I to those of another unknown J, or
+to Dirichlet values.  G_p is the sum of their coefficients and f_p the distribution of a unit current over
+them.  Within I, u = Q f_p, Q the pseudo-inverse of the Laplacian of its nodes, is the potential of a current
+that enters at p and leaves everywhere; M = F^T Q F holds its means over the ports. ::
+
+    r_p  = max(M_pp - min_q M_pq, 0)                       resistance between p and the middle of I
+    g    = 1 / (r_p + 1 / G_p + r_p')                      p' the same port seen from J
+    x_i += X_I + sum_p W_ip (X_J - X_I),  W = g_p Q f_p    X_J = 0 for Dirichlet values
+
+X_I is thus the mean of the nodes of I, constants are kept, and R = P^T.  In one dimension, and on uniform
+grids, g is what discretisation on the coarse grid gives; through a hole in a wall, it is the hole's.
+
+Kernels work on unknowns first <= u < end.
+"""
+
+import numpy as np
+from numba import njit
+
+from consolve.base.jit import STRICT
+from consolve.learned.multilevel.graph.finest_kernels import INNER
+from consolve.learned.multilevel.graph.splitting_kernels import NONE
+
+SINGULAR = 1e-13
+"""A pivot below this share of its diagonal: the nodes are not connected."""
+
+
+@njit(**STRICT)
+def count_ports(
+    pointer, neighbour, fixed, child, child_begin, size, aggregate, most, ports, drained, first, end
+):
+    """Neighbours of each unknown, and whether it has a Dirichlet part."""
+    seen = np.empty(most, np.int64)
+    for u in range(first, end):
+        n = 0
+        drain = False
+        for q in range(child_begin[u], child_begin[u] + size[u]):
+            node = child[q]
+            drain = drain or fixed[node] > 0
+            for e in range(pointer[node], pointer[node + 1]):
+                J = aggregate[neighbour[e]]
+                if J != u and J != NONE:
+                    known = False
+                    for p in range(n):
+                        if seen[p] == J:
+                            known = True
+                            break
+                    if not known:
+                        seen[n] = J
+                        n += 1
+        ports[u] = n
+        drained[u] = drain
+
+
+@njit(**STRICT)
+def _factor(a, m):
+    """a = L D L^T in place, without its last row and column; False if it is singular."""
+    for p in range(m - 1):
+        d = a[p, p]
+        for k in range(p):
+            d -= a[p, k] * a[p, k] * a[k, k]
+        if not d > SINGULAR * a[p, p]:
+            return False
+        a[p, p] = d
+        for i in range(p + 1, m - 1):
+            s = a[i, p]
+            for k in range(p):
+                s -= a[i, k] * a[p, k] * a[k, k]
+            a[i, p] = s / d
+    return True
+
+
+@njit(**STRICT)
+def _potential(a, m, f, u):
+    """u = Q f by the factors of ``_factor``."""
+    mean = 0.0
+    for i in range(m):
+        mean += f[i] / m
+    for i in range(m - 1):
+        s = f[i] - mean
+        for k in range(i):
+            s -= a[i, k] * u[k]
+        u[i] = s
+    for i in range(m - 1):
+        u[i] /= a[i, i]
+    u[m - 1] = 0
+    mean = 0.0
+    for i in range(m - 2, -1, -1):
+        s = u[i]
+        for k in range(i + 1, m - 1):
+            s -= a[k, i] * u[k]
+        u[i] = s
+        mean += s / m
+    for i in range(m):
+        u[i] -= mean
+
+
+@njit(**STRICT)
+def solve_ports(
+    pointer, neighbour, coefficient, direction, fixed, child, child_begin, size, aggregate, place, home, largest,
+    most, port_begin, drained, weight_begin, port_neighbour, port_direction, total, resistance, drain_total,
+    drain_resistance, weight, rule, first, end,
+):  # fmt: skip
+    """Neighbour, direction, G_p and r_p of each port, the same of Dirichlet parts, and Q f_p of each node.
+
+    ``weight[weight_begin[u] + i * n + p]`` is for node i and port p of u; with a Dirichlet part, that is the
+    last of the n ports.
+    """
+    a = np.empty((largest, largest))
+    f, potential = np.zeros((most + 1, largest)), np.zeros((most + 1, largest))
+    G, M = np.empty(most + 1), np.empty((most + 1, most + 1))
+    R, R2 = np.empty(most + 1), np.empty(most + 1)
+    for u in range(first, end):
+        m, begin, n = size[u], child_begin[u], port_begin[u + 1] - port_begin[u]
+        ports = n + 1 if drained[u] else n
+        first_port, found = port_begin[u], 0
+        for p in range(ports):
+            G[p] = 0.0
+            for i in range(m):
+                f[p, i] = 0.0
+        for i in range(m):
+            for k in range(m):
+                a[i, k] = 0.0
+        for i in range(m):
+            node = child[begin + i]
+            if drained[u]:
+                f[n, i] = fixed[node]
+                G[n] += fixed[node]
+            for e in range(pointer[node], pointer[node + 1]):
+                other, c = neighbour[e], coefficient[e]
+                J = aggregate[other]
+                if J == u:
+                    a[i, i] += c
+                    a[i, place[other]] -= c
+                elif J != NONE:
+                    p = 0
+                    while p < found and port_neighbour[first_port + p] != J:
+                        p += 1
+                    if p == found:
+                        port_neighbour[first_port + p] = J
+                        port_direction[first_port + p] = INNER if home[J] == home[u] else direction[e]
+                        found += 1
+                    f[p, i] += c
+                    G[p] += c
+        solvable = m > 1 and _factor(a, m)
+        for p in range(ports):
+            if solvable:
+                for i in range(m):
+                    f[p, i] /= G[p]
+                _potential(a, m, f[p], potential[p])
+            else:
+                potential[p, :m] = 0.0
+        for p in range(ports):
+            for q in range(ports):
+                s = 0.0
+                for i in range(m):
+                    s += f[p, i] * potential[q, i]
+                M[p, q] = s
+        centred = rule == 0 or rule == 2
+        for p in range(ports):
+            least, most_distant = np.inf, 0.0
+            for q in range(ports):
+                if q != p:
+                    least = min(least, M[p, q])
+                    most_distant = max(most_distant, M[p, p] + M[q, q] - 2 * M[p, q])
+            r = M[p, p] - least if ports > 1 and solvable else 0.0
+            if ports == 1 and solvable:
+                r = M[p, p]
+            if rule == 2 and r < 0:
+                centred = False
+            R[p] = max(r, 0.0)
+            R2[p] = 0.5 * most_distant if solvable else 0.0
+            if ports == 1 and solvable:
+                R2[p] = M[p, p]
+        if not centred and solvable:
+            for p in range(ports):
+                R[p] = R2[p]
+                mean = 0.0
+                for q in range(ports):
+                    mean += M[q, p] / ports
+                for i in range(m):
+                    potential[p, i] -= mean - R[p] / ports
+        for p in range(ports):
+            if p < n:
+                total[first_port + p], resistance[first_port + p] = G[p], R[p]
+            else:
+                drain_total[u], drain_resistance[u] = G[p], R[p]
+        w = weight_begin[u]
+        for i in range(m):
+            for p in range(ports):
+                weight[w + i * ports + p] = potential[p, i]
+
+
+@njit(**STRICT)
+def couple(
+    child_begin, size, port_begin, drained, weight_begin, port_neighbour, total, resistance, drain_total,
+    drain_resistance, weight, coefficient, opposite, fixed, diagonal, balanced, first, end,
+):  # fmt: skip
+    """Coefficient of each port and where its counterpart stands, Dirichlet part and diagonal of each unknown;
+    makes W of Q f_p."""
+    for u in range(first, end):
+        low, high = port_begin[u], port_begin[u + 1]
+        ports = high - low + (1 if drained[u] else 0)
+        w, d = weight_begin[u], 0.0
+        for p in range(low, high):
+            J = port_neighbour[p]
+            q = port_begin[J]
+            while port_neighbour[q] != u:
+                q += 1
+            opposite[p] = q
+            mine, theirs = (p, q) if u < J else (q, p)  # the same to the last bit on both sides
+            g = 1 / (resistance[mine] + 1 / total[mine] + resistance[theirs])
+            coefficient[p] = g
+            d += coefficient[p]
+            for i in range(size[u]):
+                weight[w + i * ports + p - low] *= g
+        fixed[u] = 0.0
+        if drained[u]:
+            g = 1 / (drain_resistance[u] + 1 / drain_total[u])
+            fixed[u] = g
+            d += fixed[u]
+            for i in range(size[u]):
+                weight[w + i * ports + ports - 1] *= g
+        diagonal[u] = d
+        if balanced and d > 0:
+            for i in range(size[u]):
+                s = 0.0
+                for p in range(ports):
+                    s += weight[w + i * ports + p]
+                for p in range(ports):
+                    g = coefficient[low + p] if low + p < high else fixed[u]
+                    weight[w + i * ports + p] -= s * g / d
+
+
+@njit(**STRICT)
+def energy_bounds(
+    pointer, neighbour, coefficient, fixed, child, child_begin, size, aggregate, place, port_begin, drained,
+    weight_begin, weight, opposite, port_neighbour, bound, drain_bound, first, end,
+):  # fmt: skip
+    """For each port half of a bound on what P makes of its difference: with a_fp the share of port p in the
+    difference across fine edge f, P^T A P <= diag(sum_f c_f |a_fp| sum_q |a_fq|)."""
+    for u in range(first, end):
+        low, high, begin, w = port_begin[u], port_begin[u + 1], child_begin[u], weight_begin[u]
+        n = high - low
+        ports = n + 1 if drained[u] else n
+        for p in range(low, high):
+            bound[p] = 0.0
+        drain = 0.0
+        for i in range(size[u]):
+            node = child[begin + i]
+            mine = w + i * ports
+            own = 0.0
+            for p in range(ports):
+                own += abs(weight[mine + p])
+            c = fixed[node]
+            if c > 0:
+                last = weight[mine + n]
+                a = abs(1 - last)
+                s = own - abs(last) + a
+                for p in range(n):
+                    bound[low + p] += c * abs(weight[mine + p]) * s
+                drain += c * a * s
+            for e in range(pointer[node], pointer[node + 1]):
+                other, c = neighbour[e], coefficient[e]
+                J = aggregate[other]
+                if J == u:
+                    if other > node:
+                        theirs = w + place[other] * ports
+                        s = 0.0
+                        for p in range(ports):
+                            s += abs(weight[mine + p] - weight[theirs + p])
+                        for p in range(n):
+                            bound[low + p] += c * abs(weight[mine + p] - weight[theirs + p]) * s
+                        if ports > n:
+                            drain += c * abs(weight[mine + n] - weight[theirs + n]) * s
+                elif J != NONE:
+                    here = low
+                    while port_neighbour[here] != J:
+                        here += 1
+                    there = opposite[here] - port_begin[J]
+                    stride = port_begin[J + 1] - port_begin[J] + (1 if drained[J] else 0)
+                    theirs = weight_begin[J] + place[other] * stride
+                    s = own
+                    for p in range(stride):
+                        s += abs(weight[theirs + p])
+                    across = weight[mine + here - low]
+                    s -= abs(across) + abs(weight[theirs + there])
+                    a = abs(1 - across - weight[theirs + there])
+                    s += a
+                    for p in range(n):
+                        if low + p == here:
+                            bound[here] += 0.5 * c * a * s
+                        else:
+                            bound[low + p] += c * abs(weight[mine + p]) * s
+                    if ports > n:
+                        drain += c * abs(weight[mine + n]) * s
+        drain_bound[u] = drain
+
+
+@njit(**STRICT)
+def clamp(
+    port_begin, drained, opposite, bound, drain_bound, overshoot, coefficient, fixed, diagonal, first, end
+):
+    """Raise coefficients to their bound over ``overshoot``."""
+    for u in range(first, end):
+        d = 0.0
+        for p in range(port_begin[u], port_begin[u + 1]):
+            q = opposite[p]
+            both = bound[p] + bound[q] if p < q else bound[q] + bound[p]
+            coefficient[p] = max(coefficient[p], both / overshoot)
+            d += coefficient[p]
+        if drained[u]:
+            fixed[u] = max(fixed[u], drain_bound[u] / overshoot)
+            d += fixed[u]
+        diagonal[u] = d

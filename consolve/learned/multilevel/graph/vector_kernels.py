@@ -1,0 +1,25 @@
+"""Numba kernels between a caller's vectors and those of the finest level."""
+
+import numpy as np
+from numba import njit, prange
+
+from consolve.base.jit import FAST
+
+
+@njit(parallel=True, **FAST)
+def scatter(r, node, scale, b, parts):
+    """b[node] = scale r; entries without a node (-1) are ignored."""
+    n = r.size
+    for q in prange(parts):
+        for i in range(n * q // parts, n * (q + 1) // parts):
+            if node[i] >= 0:
+                b[node[i]] = scale * r[i]
+
+
+@njit(parallel=True, **FAST)
+def gather(x, node, scale, z, parts):
+    """z = scale x[node], 0 without a node."""
+    n = z.size
+    for q in prange(parts):
+        for i in range(n * q // parts, n * (q + 1) // parts):
+            z[i] = np.float64(x[node[i]]) * scale if node[i] >= 0 else 0.0
