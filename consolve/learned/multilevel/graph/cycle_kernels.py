@@ -22,13 +22,13 @@ from numba.extending import intrinsic
 from consolve.base.jit import FAST
 
 COLUMNS = (
-    "nodes", "red", "joined", "edges", "pointer", "neighbour", "coefficient", "diagonal", "inverse",
+    "nodes", "red", "joined", "edges", "pointer", "neighbour", "coefficient", "fixed",
     "bounds", "parts", "finer", "weights", "b", "x", "t", "child", "child_begin", "size", "weight_begin", "weight", "drained", "flow",
     "opposite", "e", "v",
 )  # fmt: skip
 """Of a level's record.  From ``child`` on: transfers from the level above; then vectors of the K-cycle."""
 (
-    NODES, RED, JOINED, EDGES, POINTER, NEIGHBOUR, COEFFICIENT, DIAGONAL, INVERSE, BOUNDS, PARTS, FINER,
+    NODES, RED, JOINED, EDGES, POINTER, NEIGHBOUR, COEFFICIENT, FIXED, BOUNDS, PARTS, FINER,
     WEIGHTS, B, X, T, CHILD, CHILD_BEGIN, SIZE, WEIGHT_BEGIN, WEIGHT, DRAINED, FLOW, OPPOSITE, E, V,
 ) = range(len(COLUMNS))  # fmt: skip
 
@@ -49,13 +49,20 @@ def _pointer(kind):
     return pointer
 
 
-_to_float, _to_int, _to_byte = _pointer(types.float32), _pointer(types.int32), _pointer(types.uint8)
+_to_double, _to_float = _pointer(types.float64), _pointer(types.float32)
+_to_int, _to_byte = _pointer(types.int32), _pointer(types.uint8)
 
 
 @njit(inline="always", **FAST)
 def floats(address, size):
     """float32 array at an address."""
     return carray(_to_float(address), size)
+
+
+@njit(inline="always", **FAST)
+def doubles(address, size):
+    """float64 array at an address."""
+    return carray(_to_double(address), size)
 
 
 @njit(inline="always", **FAST)
@@ -71,52 +78,68 @@ def bytes_(address, size):
 
 
 @njit(**FAST)
-def _relax(pointer, neighbour, coefficient, diagonal, inverse, b, x, t, omega, fresh, leaves, step, low, high):
+def _relax(pointer, neighbour, coefficient, fixed, b, x, t, omega, fresh, leaves, step, low, high):
     """One half-sweep over nodes low <= i < high, backwards where ``step`` is -1.
 
-    ``fresh``: 2 where all of x counts as 0, 1 where that of these nodes does.  ``leaves``: put the residual
-    that remains at these nodes into t.
+    ``fresh``: x of these nodes counts as 0.  ``leaves``: put the residual that remains at them into t.
     """
     begin = low if step > 0 else high - 1
     for m in range(high - low):
         i = begin + step * m
-        s = b[i]
-        if fresh < 2:
-            for e in range(pointer[i], pointer[i + 1]):
-                s += coefficient[e] * x[neighbour[e]]
-        old = np.float32(0) if fresh else x[i]
-        new = old + omega * (s * inverse[i] - old)
+        s, d = b[i], np.float64(fixed[i])
+        for e in range(pointer[i], pointer[i + 1]):
+            c = np.float64(coefficient[e])
+            d += c
+            s += c * x[neighbour[e]]
+        old = 0.0 if fresh else x[i]
+        new = old + omega * (s / d - old) if d > 0 else 0.0
         x[i] = new
         if leaves:
-            t[i] = s - diagonal[i] * new
+            t[i] = s - d * new
 
 
 @njit(parallel=True, **FAST)
 def _relax_parts(
-    pointer, neighbour, coefficient, diagonal, inverse, b, x, t, omega, fresh, leaves, step, bounds, parts
+    pointer, neighbour, coefficient, fixed, b, x, t, omega, fresh, leaves, step, bounds, parts
 ):
     for q in prange(parts):
         _relax(
-            pointer, neighbour, coefficient, diagonal, inverse, b, x, t, omega, fresh, leaves, step,
-            bounds[q], bounds[q + 1],
+            pointer, neighbour, coefficient, fixed, b, x, t, omega, fresh, leaves, step, bounds[q],
+            bounds[q + 1],
         )  # fmt: skip
 
 
 @njit(**FAST)
-def _residual(pointer, neighbour, coefficient, diagonal, b, x, t, low, high):
+def _begin(pointer, coefficient, fixed, b, x, omega, low, high):
+    """``_relax`` where all of x counts as 0."""
     for i in range(low, high):
-        s = b[i] - diagonal[i] * x[i]
+        d = np.float64(fixed[i])
         for e in range(pointer[i], pointer[i + 1]):
-            s += coefficient[e] * x[neighbour[e]]
+            d += coefficient[e]
+        x[i] = omega * b[i] / d if d > 0 else 0.0
+
+
+@njit(parallel=True, **FAST)
+def _begin_parts(pointer, coefficient, fixed, b, x, omega, bounds, parts):
+    for q in prange(parts):
+        _begin(pointer, coefficient, fixed, b, x, omega, bounds[q], bounds[q + 1])
+
+
+@njit(**FAST)
+def _residual(pointer, neighbour, coefficient, fixed, b, x, t, low, high):
+    for i in range(low, high):
+        s = b[i] - fixed[i] * x[i]
+        for e in range(pointer[i], pointer[i + 1]):
+            s += coefficient[e] * (x[neighbour[e]] - x[i])
         t[i] = s
 
 
 @njit(parallel=True, **FAST)
-def _residual_parts(pointer, neighbour, coefficient, diagonal, b, x, t, low, high, parts):
+def _residual_parts(pointer, neighbour, coefficient, fixed, b, x, t, low, high, parts):
     n = high - low
     for q in prange(parts):
         begin, end = low + n * q // parts, low + n * (q + 1) // parts
-        _residual(pointer, neighbour, coefficient, diagonal, b, x, t, begin, end)
+        _residual(pointer, neighbour, coefficient, fixed, b, x, t, begin, end)
 
 
 @njit(**FAST)
@@ -126,7 +149,7 @@ def _collect(child, child_begin, size, weight_begin, weight, drained, pointer, t
         begin, end, at = pointer[u], pointer[u + 1], weight_begin[u]
         for p in range(begin, end):
             flow[p] = 0
-        total = np.float32(0)
+        total = 0.0
         for q in range(child_begin[u], child_begin[u] + size[u]):
             value = t[child[q]]
             total += value
@@ -199,22 +222,24 @@ def _prolong_parts(
 
 @njit(**FAST)
 def half_sweep(g, colour, omega, fresh, leaves, step, threads):
-    """x += omega (s / d - x) on the nodes of a colour."""
+    """x += omega (s / d - x) on the nodes of a colour; ``fresh``: 1 where their x counts as 0, 2 where all of
+    x does."""
     n, m, parts = g[NODES], g[EDGES], g[PARTS]
     pointer, neighbour, coefficient = ints(g[POINTER], n + 1), ints(g[NEIGHBOUR], m), floats(g[COEFFICIENT], m)
-    diagonal, inverse = floats(g[DIAGONAL], n), floats(g[INVERSE], n)
-    b, x, t = floats(g[B], n), floats(g[X], n), floats(g[T], n)
+    fixed, b, x, t = floats(g[FIXED], n), doubles(g[B], n), doubles(g[X], n), doubles(g[T], n)
     low, high = (g[RED], n) if colour else (0, g[RED])
-    if threads == 1 or n < SERIAL_NODES:
-        _relax(
-            pointer, neighbour, coefficient, diagonal, inverse, b, x, t, omega, fresh, leaves, step, low, high
-        )
+    serial = threads == 1 or n < SERIAL_NODES
+    bounds = ints(g[BOUNDS], 2 * (parts + 1))[colour * (parts + 1) : (colour + 1) * (parts + 1)]
+    if fresh == 2 and serial:
+        _begin(pointer, coefficient, fixed, b, x, omega, low, high)
+    elif fresh == 2:
+        _begin_parts(pointer, coefficient, fixed, b, x, omega, bounds, parts)
+    elif serial:
+        _relax(pointer, neighbour, coefficient, fixed, b, x, t, omega, fresh, leaves, step, low, high)
     else:
-        bounds = ints(g[BOUNDS], 2 * (parts + 1))[colour * (parts + 1) : (colour + 1) * (parts + 1)]
         _relax_parts(
-            pointer, neighbour, coefficient, diagonal, inverse, b, x, t, omega, fresh, leaves, step, bounds,
-            parts,
-        )  # fmt: skip
+            pointer, neighbour, coefficient, fixed, b, x, t, omega, fresh, leaves, step, bounds, parts
+        )
 
 
 @njit(**FAST)
@@ -222,11 +247,11 @@ def residual(g, threads, high):
     """t = b - A x on nodes up to ``high``."""
     n, m = g[NODES], g[EDGES]
     pointer, neighbour, coefficient = ints(g[POINTER], n + 1), ints(g[NEIGHBOUR], m), floats(g[COEFFICIENT], m)
-    diagonal, b, x, t = floats(g[DIAGONAL], n), floats(g[B], n), floats(g[X], n), floats(g[T], n)
+    fixed, b, x, t = floats(g[FIXED], n), doubles(g[B], n), doubles(g[X], n), doubles(g[T], n)
     if threads == 1 or n < SERIAL_NODES:
-        _residual(pointer, neighbour, coefficient, diagonal, b, x, t, 0, high)
+        _residual(pointer, neighbour, coefficient, fixed, b, x, t, 0, high)
     else:
-        _residual_parts(pointer, neighbour, coefficient, diagonal, b, x, t, 0, high, g[PARTS])
+        _residual_parts(pointer, neighbour, coefficient, fixed, b, x, t, 0, high, g[PARTS])
 
 
 @njit(**FAST)
@@ -235,10 +260,10 @@ def transfer(g, c, up, threads):
     n, u, m, k = g[NODES], c[NODES], c[EDGES], c[FINER]
     child, child_begin, size = ints(c[CHILD], k), ints(c[CHILD_BEGIN], u), ints(c[SIZE], u)
     weight_begin, weight = ints(c[WEIGHT_BEGIN], u + 1), floats(c[WEIGHT], c[WEIGHTS])
-    drained, flow, pointer = bytes_(c[DRAINED], u), floats(c[FLOW], m), ints(c[POINTER], u + 1)
+    drained, flow, pointer = bytes_(c[DRAINED], u), doubles(c[FLOW], m), ints(c[POINTER], u + 1)
     serial = threads == 1 or u < SERIAL_NODES // 4
     if up:
-        neighbour, coarse, x = ints(c[NEIGHBOUR], m), floats(c[X], u), floats(g[X], n)
+        neighbour, coarse, x = ints(c[NEIGHBOUR], m), doubles(c[X], u), doubles(g[X], n)
         if serial:
             _prolong(
                 child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, 0, u
@@ -249,7 +274,7 @@ def transfer(g, c, up, threads):
                 g[PARTS],
             )  # fmt: skip
         return
-    t, b, opposite = floats(g[T], n), floats(c[B], u), ints(c[OPPOSITE], m)
+    t, b, opposite = doubles(g[T], n), doubles(c[B], u), ints(c[OPPOSITE], m)
     if serial:
         _collect(child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, b, 0, u)
         _receive(pointer, opposite, flow, b, 0, u)
@@ -272,12 +297,31 @@ def _dot(x, y):
 def _product(g, threads):
     """t = A x."""
     n = g[NODES]
-    t = floats(g[T], n)
-    b = floats(g[B], n)
+    t, b = doubles(g[T], n), doubles(g[B], n)
     residual(g, threads, n)
     for i in range(n):
         t[i] = b[i] - t[i]
     return t
+
+
+@njit(**FAST)
+def _solve(factors, b, x):
+    """L D L^T x = b, rows permuted; see `coarsest.factorise`."""
+    place, begin, row, value, pivot = factors
+    n = b.size
+    y = np.empty(n)
+    for i in range(n):
+        y[place[i]] = b[i]
+    for j in range(n):
+        for e in range(begin[j], begin[j + 1]):
+            y[row[e]] -= value[e] * y[j]
+    for j in range(n - 1, -1, -1):
+        s = y[j] / pivot[j]
+        for e in range(begin[j], begin[j + 1]):
+            s -= value[e] * y[row[e]]
+        y[j] = s
+    for i in range(n):
+        x[i] = y[place[i]]
 
 
 @njit(**FAST)
@@ -298,7 +342,7 @@ def _first_step(g, z, r, e, v, threads):
         er += e[i] * r[i]
         before += r[i] * r[i]
     if ev > 0:
-        factor = np.float32(er / ev)
+        factor = er / ev
         for i in range(z.size):
             r[i] -= factor * v[i]
             after += r[i] * r[i]
@@ -319,12 +363,13 @@ def _combine(g, z, r, e, v, ev, er, threads):
 
 @njit(
     types.void(
-        types.int64[:, ::1], types.float32[:, :, ::1], types.float32[:, ::1], types.int64, types.int64,
-        types.int64, types.int64,
+        types.int64[:, ::1], types.float64[:, :, ::1],
+        types.Tuple((types.int32[::1], types.int32[::1], types.int32[::1], types.float64[::1], types.float64[::1])),
+        types.int64, types.int64, types.int64, types.int64,
     ),
     **FAST,
 )  # fmt: skip
-def cycle(records, omega, inverse, level, first, last, threads):
+def cycle(records, omega, factors, level, first, last, threads):
     """x = M b on a level.
 
     Parameters
@@ -333,8 +378,8 @@ def cycle(records, omega, inverse, level, first, last, threads):
         One a level, finest first; see COLUMNS.
     omega
         Relaxation factors (classes, sweeps, 2); levels beyond take the last class.
-    inverse
-        Of the coarsest level's operator.
+    factors
+        Of the coarsest level's operator, see `coarsest.factorise`.
     level
         Where to begin.
     first, last
@@ -343,13 +388,9 @@ def cycle(records, omega, inverse, level, first, last, threads):
     """
     g, bottom = records[level], records.shape[0] - 1
     n = g[NODES]
-    b, x = floats(g[B], n), floats(g[X], n)
+    b, x = doubles(g[B], n), doubles(g[X], n)
     if level == bottom:
-        for i in range(n):
-            s = np.float32(0)
-            for j in range(n):
-                s += inverse[i, j] * b[j]
-            x[i] = s
+        _solve(factors, b, x)
         return
     c = records[level + 1]
     w = omega[min(level, omega.shape[0] - 1)]
@@ -363,13 +404,13 @@ def cycle(records, omega, inverse, level, first, last, threads):
         half_sweep(g, 1, w[s, 1], 1 if fresh else 0, leaves, 1, threads)
     residual(g, threads, n if joined else g[RED])
     transfer(g, c, False, threads)
-    cycle(records, omega, inverse, level + 1, first, last, threads)
+    cycle(records, omega, factors, level + 1, first, last, threads)
     if first <= level + 1 < min(last, bottom):
         u = c[NODES]
-        z, r, e, v = floats(c[X], u), floats(c[B], u), floats(c[E], u), floats(c[V], u)
+        z, r, e, v = doubles(c[X], u), doubles(c[B], u), doubles(c[E], u), doubles(c[V], u)
         ev, er, before, after = _first_step(c, z, r, e, v, threads)
         if after > ENOUGH**2 * before:
-            cycle(records, omega, inverse, level + 1, first, last, threads)
+            cycle(records, omega, factors, level + 1, first, last, threads)
             _combine(c, z, r, e, v, ev, er, threads)
         elif ev > 0:
             _scale(z, er / ev)

@@ -9,21 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.threads import run_lines
-from consolve.learned.multilevel.cycle.coarsest import pseudo_inverse
 from consolve.learned.multilevel.graph import cycle_kernels, finest_kernels, port_kernels, splitting_kernels
+from consolve.learned.multilevel.graph.coarsest import factorise, is_coarsest
 from consolve.learned.multilevel.graph.widths import Widths, coarser, estimate_widths
 
-COARSEST = 160
-"""Nodes up to which a level is solved directly."""
-MOST_LEVELS = 60
+MOST_LEFT = 0.8
+"""Of the nodes: where more would become unknowns, weak edges connect, too."""
 RULE = 0
 OVERSHOOT = 6.0
 BALANCED = False
 WEAKEST = 0.1
 """An edge that is weaker than so many times the strongest of its nodes does not connect them within a block."""
-MOST_UNKNOWNS = 16
+MOST_UNKNOWNS = 512
 """Of a coarse cell."""
-OMEGA = np.array([[[1.05, 1.1]]], np.float32)
+OMEGA = np.array([[[1.05, 1.1]]])
 """Relaxation factors (level classes, sweeps, colours)."""
 
 Array32 = NDArray[np.float32]
@@ -150,10 +149,13 @@ def coarsen(level: Level, target: float, threads: int) -> tuple[Level, float]:
     place, component = np.empty(nodes, np.int32), np.empty(nodes, np.int32)
     strongest, kept = np.empty(nodes, np.float32), np.empty(blocks, np.int32)
     graph = level.pointer, level.neighbour, level.coefficient, level.direction, level.fixed
-    run_lines(
-        splitting_kernels.split, lines, threads, level.start, level.count, *graph, *starts, *squares, WEAKEST,
-        MOST_UNKNOWNS, largest, members_begin, members, block, place, strongest, component, kept,
-    )  # fmt: skip
+    for weakest in (WEAKEST, 0.0):
+        run_lines(
+            splitting_kernels.split, lines, threads, level.start, level.count, *graph, *starts, *squares, weakest,
+            MOST_UNKNOWNS, largest, members_begin, members, block, place, strongest, component, kept,
+        )  # fmt: skip
+        if kept.sum() <= MOST_LEFT * nodes:
+            break
     del block, strongest
     cells_begin = _begins(kept[order])
     unknowns, red = int(cells_begin[-1]), int(cells_begin[colours[0].size])
@@ -229,10 +231,10 @@ class Hierarchy:
     def __init__(self, level: Level, threads: int) -> None:
         self.levels, self.threads = [level], threads
         target = min(float(w.min()) for w in level.widths)
-        while level.nodes > COARSEST and max(level.shape) > 1 and len(self.levels) < MOST_LEVELS:
+        while not is_coarsest(level.nodes, level.neighbour.size) and max(level.shape) > 1:
             level, target = coarsen(level, target, threads)
             self.levels.append(level)
-        self.inverse = _inverse(level)
+        self.factors = factorise(level.pointer, level.neighbour, level.coefficient, level.fixed)
         self.omega = OMEGA
         self.records = np.zeros((len(self.levels), len(cycle_kernels.COLUMNS)), np.int64)
         for number in range(len(self.levels)):
@@ -242,15 +244,13 @@ class Hierarchy:
         """Vectors and the record of a level; what only setup needs goes."""
         level, record = self.levels[number], self.records[number]
         names = ["b", "x", "t"] + (["e", "v"] if number else [])
-        level.vectors |= {name: np.zeros(level.nodes, np.float32) for name in names}
-        with np.errstate(divide="ignore"):
-            level.vectors["inverse"] = np.where(level.diagonal > 0, 1 / level.diagonal, 0).astype(np.float32)
+        level.vectors |= {name: np.zeros(level.nodes) for name in names}
         level.vectors["bounds"] = _bounds(level, self.threads)
         arrays = vars(level) | level.vectors | {"edges": level.neighbour.size, "parts": self.threads}
         arrays |= {"joined": int((level.direction == finest_kernels.INNER).any())}
         if level.transfer is not None:
             arrays |= vars(level.transfer) | {
-                "flow": np.empty(level.neighbour.size, np.float32),
+                "flow": np.empty(level.neighbour.size),
                 "finer": level.transfer.child.size,
                 "weights": level.transfer.weight.size,
             }
@@ -264,7 +264,7 @@ class Hierarchy:
 
     def cycle(self, first: int = 0, last: int = 0) -> None:
         """x = M b on the finest level; K-cycle on levels first <= l < last."""
-        cycle_kernels.cycle(self.records, self.omega, self.inverse, 0, first, last, self.threads)
+        cycle_kernels.cycle(self.records, self.omega, self.factors, 0, first, last, self.threads)
 
 
 def _bounds(level: Level, parts: int) -> NDArray[np.int32]:
@@ -275,13 +275,3 @@ def _bounds(level: Level, parts: int) -> NDArray[np.int32]:
     if level.cells_begin is not None:
         bounds = level.cells_begin[np.searchsorted(level.cells_begin, bounds)]
     return np.ascontiguousarray(bounds, np.int32)
-
-
-def _inverse(level: Level) -> Array32:
-    n = level.nodes
-    off = np.zeros((n, n))
-    if n > COARSEST:
-        raise ValueError(f"the coarsest level has {n} unknowns")
-    rows = np.repeat(np.arange(n), np.diff(level.pointer))
-    off[rows, level.neighbour] = level.coefficient
-    return np.ascontiguousarray(pseudo_inverse(off, level.fixed).astype(np.float32))

@@ -165,14 +165,12 @@ def solve_ports(
                     least = min(least, M[p, q])
                     most_distant = max(most_distant, M[p, p] + M[q, q] - 2 * M[p, q])
             r = M[p, p] - least if ports > 1 and solvable else 0.0
-            if ports == 1 and solvable:
+            if ports == 1 and solvable and rule != 3:
                 r = M[p, p]
             if rule == 2 and r < 0:
                 centred = False
             R[p] = max(r, 0.0)
             R2[p] = 0.5 * most_distant if solvable else 0.0
-            if ports == 1 and solvable:
-                R2[p] = M[p, p]
         if not centred and solvable:
             for p in range(ports):
                 R[p] = R2[p]

@@ -22,4 +22,4 @@ def gather(x, node, scale, z, parts):
     n = z.size
     for q in prange(parts):
         for i in range(n * q // parts, n * (q + 1) // parts):
-            z[i] = np.float64(x[node[i]]) * scale if node[i] >= 0 else 0.0
+            z[i] = x[node[i]] * scale if node[i] >= 0 else 0.0
