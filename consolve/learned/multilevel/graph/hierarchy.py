@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from consolve.base.threads import run_lines
 from consolve.learned.multilevel.graph import cycle_kernels, finest_kernels, port_kernels, splitting_kernels
 from consolve.learned.multilevel.graph.coarsest import factorise, is_coarsest
-from consolve.learned.multilevel.graph.widths import Widths, coarser, estimate_widths
+from consolve.learned.multilevel.graph.widths import NARROW, Widths, coarser, estimate_widths
 
 MOST_LEFT = 0.8
 """Of the nodes: where more would become unknowns, weak edges connect, too."""
@@ -127,9 +127,9 @@ def _begins(counts: NDArray) -> NDArray[np.int32]:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int32)
 
 
-def coarsen(level: Level, target: float, threads: int) -> tuple[Level, float]:
-    """The next coarser level, and the width of its blocks."""
-    starts, widths, target = coarser(level.widths, target)
+def coarsen(level: Level, most: float, threads: int) -> tuple[Level, float]:
+    """The next coarser level, and the most that its blocks are wide."""
+    starts, widths, most_wide = coarser(level.widths, most)
     shape = tuple(s.size - 1 for s in starts)
     lines, blocks, nodes = shape[0] * shape[1], int(np.prod(shape)), level.nodes
     squares = [((w[1:] + w[:-1]) / 2) ** 2 for w in level.widths]
@@ -214,7 +214,7 @@ def coarsen(level: Level, target: float, threads: int) -> tuple[Level, float]:
         shape, begin.reshape(shape), kept.reshape(shape), red, port_begin, neighbour, coefficient, direction,
         fixed, diagonal, widths, cells_begin, transfer,
     )  # fmt: skip
-    return coarse, target
+    return coarse, most_wide
 
 
 class Hierarchy:
@@ -230,9 +230,9 @@ class Hierarchy:
 
     def __init__(self, level: Level, threads: int) -> None:
         self.levels, self.threads = [level], threads
-        target = min(float(w.min()) for w in level.widths)
+        most = NARROW * min(float(w.min()) for w in level.widths)
         while not is_coarsest(level.nodes, level.neighbour.size) and max(level.shape) > 1:
-            level, target = coarsen(level, target, threads)
+            level, most = coarsen(level, most, threads)
             self.levels.append(level)
         self.factors = factorise(level.pointer, level.neighbour, level.coefficient, level.fixed)
         self.omega = OMEGA

@@ -170,6 +170,16 @@ def solve_ports(
             if rule == 2 and r < 0:
                 centred = False
             R[p] = max(r, 0.0)
+            if rule >= 4:
+                most_distant = 0.0
+                near = 1e-6 * M[p, p]
+                for q in range(ports):
+                    if q != p and M[p, q] <= least + near:
+                        dist = M[p, p] + M[q, q] - 2 * M[p, q]
+                        if most_distant == 0.0 or dist < most_distant:
+                            most_distant = dist
+                            if dist <= 0:
+                                break
             R2[p] = 0.5 * most_distant if solvable else 0.0
         if not centred and solvable:
             for p in range(ports):

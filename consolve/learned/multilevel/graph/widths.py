@@ -16,10 +16,10 @@ SURELY = 3.0
 """Widths vary if their logarithms scatter by more than so many standard errors, and by more than
 ``LEAST_SPREAD``; otherwise they count as equal."""
 LEAST_SPREAD = 0.35
-WIDEST = 1.6
-"""Two neighbours become a block if they are together at most so many times as wide as the target."""
-MOST_KEPT = 0.75
-"""A coarser level that would keep a larger share of the cells is passed over."""
+NARROW = 2.0
+"""Pairs on the first level are joined if they are less than so many times as wide as the narrowest could be."""
+MOST_KEPT = 0.85
+"""Share of the cells that a coarser level keeps at most."""
 
 Widths = list[NDArray[np.float64]]
 
@@ -106,25 +106,25 @@ def estimate_widths(faces: Sequence[NDArray]) -> Widths:
     return [np.exp(logs[a] + level[a]) for a in range(3)]
 
 
-def blocks(widths: NDArray[np.float64], target: float) -> NDArray[np.int32]:
-    """First cell of each block along an axis, and the number of cells: neighbours that are narrow against the
-    target are taken together by two."""
+def blocks(widths: NDArray[np.float64], most: float) -> NDArray[np.int32]:
+    """First cell of each block along an axis, and the number of cells: neighbours that are together at most
+    ``most`` wide are taken together by two."""
     starts, i, n = [0], 0, widths.size
-    most = WIDEST * target
     while i < n:
         i += 2 if i + 1 < n and widths[i] + widths[i + 1] <= most else 1
         starts.append(i)
     return np.array(starts, np.int32)
 
 
-def coarser(widths: Widths, target: float) -> tuple[list[NDArray[np.int32]], Widths, float]:
-    """Blocks of the next level along each axis, their widths, and the target that led to them.
+def coarser(widths: Widths, most: float) -> tuple[list[NDArray[np.int32]], Widths, float]:
+    """Blocks of the next level along each axis, their widths, and how wide they are at most.
 
-    The target is doubled until at most ``MOST_KEPT`` of the cells remain.
+    That is doubled from level to level, and once more where more than ``MOST_KEPT`` of the cells would
+    remain.
     """
     cells = np.prod([w.size for w in widths])
     while True:
-        target *= 2
-        starts = [blocks(w, target) for w in widths]
+        most *= 2
+        starts = [blocks(w, most) for w in widths]
         if np.prod([s.size - 1 for s in starts]) <= MOST_KEPT * cells or all(s.size <= 2 for s in starts):
-            return starts, [np.add.reduceat(w, s[:-1]) for w, s in zip(widths, starts)], target
+            return starts, [np.add.reduceat(w, s[:-1]) for w, s in zip(widths, starts)], most
