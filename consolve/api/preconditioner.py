@@ -15,6 +15,8 @@ from scipy.sparse.linalg import LinearOperator
 from consolve.learned.dcdm.format import SHIPPED, is_dcdm_file, load_dcdm_weights
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.learned.multilevel.format import load_weights
+from consolve.learned.multilevel.graph.choice import needs_graph
+from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
 from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel
 from consolve.learned.multilevel.setup.hierarchy import LevelFacts
 from consolve.pde.matrix.csr_reader import OffStencil, ReadMatrix, read_csr, real_csr
@@ -54,6 +56,7 @@ class Preconditioner(LinearOperator):
         self.model, self.threads, self.setups = model, _checked_threads(threads), 0
         self._given = place
         self._network: Any = None
+        self._fits = 0, False
         self._set_up(A)
         rows = A.unknowns if isinstance(A, GridOperator) else A.shape[0]
         super().__init__(np.dtype(np.float64), (rows, rows))
@@ -89,7 +92,9 @@ class Preconditioner(LinearOperator):
 
     def _set_up_network(self, operator: GridOperator | RowOperator, cells: NDArray[np.int32]) -> None:
         network, threads = self._network, self.threads or numba.get_num_threads()
-        fits = network is not None and network.weights.ndim == operator.ndim
+        on_graph = isinstance(operator, GridOperator) and needs_graph(self.model, operator)
+        fits = network is not None and self._fits == (operator.ndim, on_graph)
+        self._fits = operator.ndim, on_graph
         name = "multilevel" if self.model == "auto" else self.model
         if isinstance(operator, RowOperator):
             if _is_dcdm(name):
@@ -103,6 +108,8 @@ class Preconditioner(LinearOperator):
             if network is not None and not isinstance(network, DistributedMultilevel) and fits:
                 network.cells = cells
                 network.update(operator)
+            elif on_graph:
+                network = GraphPreconditioner(operator, cells, threads)
             elif _is_dcdm(name):
                 network = _dcdm(name, operator, cells, threads)
             else:
@@ -167,14 +174,15 @@ class Preconditioner(LinearOperator):
         return sum(level.unknowns for level in self.levels) / max(self._unknowns, 1)
 
     def __repr__(self) -> str:
-        levels, weights = self.levels, self._network.weights if self._network is not None else None
+        levels, weights = self.levels, getattr(self._network, "weights", None)
         total = max(sum(level.bytes for level in levels), 1)
         name = "multilevel" if self.model == "auto" else self.model
+        on_graph = ", on a graph" if isinstance(self._network, GraphPreconditioner) else ""
         lines = [
             "consolve.Preconditioner",
             f"Model:               {name}, {weights.parameters} parameters, weights {weights.digest}"
             if weights is not None
-            else f"Model:               {name}",
+            else f"Model:               {name}{on_graph}",
             f"Rows:                {self.shape[0]}, {self._read.diagonal_rows.size} without couplings"
             + ("" if self._nonzeros is None else f", {self._nonzeros} nonzeros"),
             f"Closed components:   {max(self._group_size.size - 1, 0)}",

@@ -23,6 +23,9 @@ MODELS = ("auto", "multilevel", "mg", *SHIPPED)
 DEFAULT = "multilevel"
 """What ``auto`` stands for."""
 
+GRAPH_LINE = "multigrid on a graph, for thin walls, stretched cells or jumps"
+"""What the view says of it."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -95,8 +98,17 @@ def check_model_name(name: str) -> str:
     return name
 
 
-def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]) -> tuple[Model, str]:
-    """Build a network for the operator of one process.
+def needs_graph(choice: Choice, operator: GridOperator | RowOperator) -> bool:
+    """True where the operator of one process is for multigrid on a graph."""
+    from consolve.learned.multilevel.graph import choice as graph_choice
+
+    return isinstance(operator, GridOperator) and graph_choice.needs_graph(choice.name, operator)
+
+
+def build_model(
+    choice: Choice, operator: GridOperator, cells: NDArray[np.int32], on_graph: bool = False
+) -> tuple[Model, str]:
+    """Build a network for the operator of one process, ``on_graph`` where ``needs_graph`` says so.
 
     Returns
     -------
@@ -107,6 +119,10 @@ def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]
     from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 
     weights, line = _load(choice, operator.ndim)
+    if on_graph:
+        from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
+
+        return GraphPreconditioner(operator, cells), GRAPH_LINE
     return MultilevelPreconditioner(operator, weights, cells), line
 
 

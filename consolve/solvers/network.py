@@ -15,7 +15,7 @@ from consolve.pde.poisson.grid import GridOperator
 from consolve.solvers.matrix.assembly import closed_group
 from consolve.solvers.matrix.null_space import ClosedComponents
 from consolve.solvers.matrix.stencil import Stencil
-from consolve.solvers.models import Choice, Model, build_distributed_model, build_model, cycle_flops
+from consolve.solvers.models import Choice, Model, build_distributed_model, build_model, cycle_flops, needs_graph
 from consolve.solvers.petsc import events
 from consolve.solvers.petsc.device_vectors import shared_tensors
 from consolve.solvers.petsc.versions import PETSc, call, handle
@@ -71,16 +71,17 @@ class Network:
         unknowns = int(np.count_nonzero(operator.active))
         totals = (unknowns, rows) if comm is None else comm.allreduce(np.array([unknowns, rows]))
         self.unknowns, self.rows = int(totals[0]), int(totals[1])
-        built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic
         self.components = None
         if self.unknowns == 0:
             self._forget()
             return
+        on_graph = needs_graph(choice, operator)
+        built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic, on_graph
         if self._built_as != built_as or self._model is None:
             self._forget()  # its memory is free before the next is built
             if isinstance(operator, GridOperator):
                 cells = stencil.grid.cells.astype(np.int32, copy=False)
-                self._model, self.weights_line = build_model(choice, operator, cells)
+                self._model, self.weights_line = build_model(choice, operator, cells, on_graph)
             else:
                 tag = ctypes.c_int(0)
                 call("PetscObjectGetNewTag", handle(pc), ctypes.byref(tag))
@@ -162,6 +163,11 @@ class Network:
     def is_symmetric(self) -> bool:
         """M is linear and symmetric."""
         return bool(getattr(self._model, "is_symmetric", True))
+
+    def allow_nonlinear(self, allowed: bool) -> None:
+        """Let a model that has a nonlinear form take it, or its linear one."""
+        if hasattr(self._model, "flexible"):
+            self._model.flexible = allowed
 
     @property
     def model(self) -> Model | None:

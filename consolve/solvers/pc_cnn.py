@@ -47,6 +47,7 @@ from consolve.solvers.petsc.collective import together
 from consolve.solvers.petsc.options import read_options
 from consolve.solvers.petsc.versions import PETSc, call, handle, reported
 from consolve.solvers.presolve import (
+    FLEXIBLE_CONJUGATE_METHODS,
     check_system,
     claims_convergence,
     refuse_unfit_method,
@@ -176,6 +177,7 @@ class PCCNN:
     @reported
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Refuse systems that a Krylov method would report as solved, or not solve, without a word of why."""
+        self._served.allow_nonlinear(ksp.getType() in FLEXIBLE_CONJUGATE_METHODS)
         if self._stencil is not None and claims_convergence(ksp):
             refuse_unfit_method(ksp, self._served)
             warn_of_method(ksp)

@@ -52,8 +52,7 @@ def number(active, nodes, start, first, end):
 
 @njit(**STRICT)
 def fill(
-    f0, f1, f2, dirichlet, start, scale, edges, pointer, neighbour, coefficient, direction, fixed, diagonal,
-    first, end,
+    f0, f1, f2, dirichlet, start, scale, edges, pointer, neighbour, coefficient, direction, fixed, first, end,
 ):  # fmt: skip
     """Edges of each node; ``edges`` (2, lines) holds the first edge of each line."""
     n0, n1, n2 = start.shape
@@ -68,32 +67,24 @@ def fill(
             c = (i + j + k) % 2
             e = at[c]
             pointer[node] = e
-            d = dirichlet[i, j, k] * scale
-            fixed[node] = d
+            fixed[node] = dirichlet[i, j, k] * scale
             if n0 > 1:
                 if i > 0 and f0[i - 1, j, k] > 0:
                     neighbour[e], coefficient[e], direction[e] = start[i - 1, j, k], f0[i - 1, j, k] * scale, 0
-                    d += coefficient[e]
                     e += 1
                 if f0[i, j, k] > 0:
                     neighbour[e], coefficient[e], direction[e] = start[i + 1, j, k], f0[i, j, k] * scale, 1
-                    d += coefficient[e]
                     e += 1
             if j > 0 and f1[i, j - 1, k] > 0:
                 neighbour[e], coefficient[e], direction[e] = start[i, j - 1, k], f1[i, j - 1, k] * scale, 2
-                d += coefficient[e]
                 e += 1
             if f1[i, j, k] > 0:
                 neighbour[e], coefficient[e], direction[e] = start[i, j + 1, k], f1[i, j, k] * scale, 3
-                d += coefficient[e]
                 e += 1
             if k > 0 and f2[i, j, k - 1] > 0:
                 neighbour[e], coefficient[e], direction[e] = start[i, j, k - 1], f2[i, j, k - 1] * scale, 4
-                d += coefficient[e]
                 e += 1
             if f2[i, j, k] > 0:
                 neighbour[e], coefficient[e], direction[e] = start[i, j, k + 1], f2[i, j, k] * scale, 5
-                d += coefficient[e]
                 e += 1
-            diagonal[node] = d
             at[c] = e

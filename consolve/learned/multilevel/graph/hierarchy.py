@@ -12,20 +12,22 @@ from consolve.base.threads import run_lines
 from consolve.learned.multilevel.graph import cycle_kernels, finest_kernels, port_kernels, splitting_kernels
 from consolve.learned.multilevel.graph.coarsest import factorise, is_coarsest
 from consolve.learned.multilevel.graph.widths import NARROW, Widths, coarser, estimate_widths
+from consolve.learned.multilevel.setup.hierarchy import LevelFacts
 
 MOST_LEFT = 0.8
 """Of the nodes: where more would become unknowns, weak edges connect, too."""
-RULE = 0
-OVERSHOOT = 6.0
-BALANCED = False
-WEAKEST = 0.1
+OVERSHOOT = 9.0
+"""How many times the bound on the energy of P may be the coarse coefficient."""
+WEAKEST = 0.03
 """An edge that is weaker than so many times the strongest of its nodes does not connect them within a block."""
 MOST_UNKNOWNS = 512
 """Of a coarse cell."""
-OMEGA = np.array([[[1.05, 1.1]]])
+OMEGA = np.array([[[1.05, 1.1], [1.05, 1.1]]])
 """Relaxation factors (level classes, sweeps, colours)."""
-
 Array32 = NDArray[np.float32]
+
+K_CYCLE = 1, 4
+"""Levels first <= l < last with a K-cycle, where M may be nonlinear."""
 
 
 @dataclass
@@ -55,8 +57,8 @@ class Level:
         Nodes of the first colour.
     pointer, neighbour, coefficient, direction
         Edges of each node; see finest_kernels for directions.
-    fixed, diagonal
-        Dirichlet part and diagonal of each node.
+    fixed
+        Dirichlet part of each node.
     widths
         Of the cells along each axis.
     cells_begin
@@ -74,7 +76,6 @@ class Level:
     coefficient: Array32
     direction: NDArray[np.uint8]
     fixed: Array32
-    diagonal: Array32
     widths: Widths
     cells_begin: NDArray[np.int32] | None = None
     transfer: Transfer | None = None
@@ -83,12 +84,12 @@ class Level:
     @property
     def nodes(self) -> int:
         """Unknowns."""
-        return self.diagonal.size
+        return self.fixed.size
 
     @property
     def bytes(self) -> int:
         """Memory that the cycle needs."""
-        held = [self.pointer, self.neighbour, self.coefficient, self.diagonal, *self.vectors.values()]
+        held = [self.pointer, self.neighbour, self.coefficient, self.fixed, *self.vectors.values()]
         if self.transfer is not None:
             held += list(vars(self.transfer).values())
         return sum(a.nbytes for a in held)
@@ -110,15 +111,14 @@ def finest(faces: Sequence[NDArray], dirichlet: NDArray, active: NDArray, scale:
     pointer[total] = total_edges
     neighbour, direction = np.empty(total_edges, np.int32), np.empty(total_edges, np.uint8)
     coefficient = np.empty(total_edges, np.float32)
-    fixed, diagonal = np.empty(total, np.float32), np.empty(total, np.float32)
+    fixed = np.empty(total, np.float32)
     run_lines(
         finest_kernels.fill, lines, threads, *faces, dirichlet, start, 1 / scale, edges, pointer, neighbour,
-        coefficient, direction, fixed, diagonal,
+        coefficient, direction, fixed,
     )  # fmt: skip
     widths = estimate_widths(faces)
     return Level(
-        shape, start, active.view(np.uint8), red, pointer, neighbour, coefficient, direction, fixed, diagonal,
-        widths,
+        shape, start, active.view(np.uint8), red, pointer, neighbour, coefficient, direction, fixed, widths,
     )  # fmt: skip
 
 
@@ -190,29 +190,28 @@ def coarsen(level: Level, most: float, threads: int) -> tuple[Level, float]:
     weight = np.empty(int(weight_begin[-1]), np.float32)
     run_lines(
         port_kernels.solve_ports, unknowns, threads, *graph, *tree, place, home, largest, most, port_begin, drained,
-        weight_begin, neighbour, direction, total, resistance, drain_total, drain_resistance, weight, RULE,
+        weight_begin, neighbour, direction, total, resistance, drain_total, drain_resistance, weight,
     )  # fmt: skip
     coefficient, opposite = np.empty(n, np.float32), np.empty(n, np.int32)
-    fixed, diagonal = np.empty(unknowns, np.float32), np.empty(unknowns, np.float32)
+    fixed = np.empty(unknowns, np.float32)
     run_lines(
         port_kernels.couple, unknowns, threads, child_begin, size, port_begin, drained, weight_begin, neighbour,
-        total, resistance, drain_total, drain_resistance, weight, coefficient, opposite, fixed, diagonal, BALANCED,
+        total, resistance, drain_total, drain_resistance, weight, coefficient, opposite, fixed,
     )  # fmt: skip
-    if OVERSHOOT:
-        bound, drain_bound = np.empty(n, np.float32), np.empty(unknowns, np.float32)
-        run_lines(
-            port_kernels.energy_bounds, unknowns, threads, level.pointer, level.neighbour, level.coefficient,
-            level.fixed, *tree, place, port_begin, drained, weight_begin, weight, opposite, neighbour, bound,
-            drain_bound,
-        )  # fmt: skip
-        run_lines(
-            port_kernels.clamp, unknowns, threads, port_begin, drained, opposite, bound, drain_bound, OVERSHOOT,
-            coefficient, fixed, diagonal,
-        )  # fmt: skip
+    bound, drain_bound = np.empty(n, np.float32), np.empty(unknowns, np.float32)
+    run_lines(
+        port_kernels.energy_bounds, unknowns, threads, level.pointer, level.neighbour, level.coefficient,
+        level.fixed, *tree, place, port_begin, drained, weight_begin, weight, opposite, neighbour, bound,
+        drain_bound,
+    )  # fmt: skip
+    run_lines(
+        port_kernels.clamp, unknowns, threads, port_begin, drained, opposite, bound, drain_bound, OVERSHOOT,
+        coefficient, fixed,
+    )  # fmt: skip
     transfer = Transfer(child, child_begin, size, weight_begin, weight, drained, opposite)
     coarse = Level(
         shape, begin.reshape(shape), kept.reshape(shape), red, port_begin, neighbour, coefficient, direction,
-        fixed, diagonal, widths, cells_begin, transfer,
+        fixed, widths, cells_begin, transfer,
     )  # fmt: skip
     return coarse, most_wide
 
@@ -224,21 +223,32 @@ class Hierarchy:
     ----------
     level
         The finest.
+    ndim
+        2 or 3: axes of the grid.
     threads
         Of the kernels.
+
+    Attributes
+    ----------
+    is_irregular
+        Some cell of the first coarse levels has several unknowns.
+    facts
+        Of each level, finest first.
     """
 
-    def __init__(self, level: Level, threads: int) -> None:
+    def __init__(self, level: Level, ndim: int, threads: int) -> None:
         self.levels, self.threads = [level], threads
         most = NARROW * min(float(w.min()) for w in level.widths)
+        self.is_irregular = False
         while not is_coarsest(level.nodes, level.neighbour.size) and max(level.shape) > 1:
             level, most = coarsen(level, most, threads)
+            self.is_irregular |= len(self.levels) < K_CYCLE[1] and int(level.count.max()) > 1
             self.levels.append(level)
         self.factors = factorise(level.pointer, level.neighbour, level.coefficient, level.fixed)
-        self.omega = OMEGA
         self.records = np.zeros((len(self.levels), len(cycle_kernels.COLUMNS)), np.int64)
         for number in range(len(self.levels)):
             self._lay_out(number)
+        self.facts = [LevelFacts(v.shape[3 - ndim :], v.nodes, v.bytes) for v in self.levels]
 
     def _lay_out(self, number: int) -> None:
         """Vectors and the record of a level; what only setup needs goes."""
@@ -262,9 +272,19 @@ class Hierarchy:
         if number:
             level.start = level.count = level.start.reshape(-1)[:0]
 
-    def cycle(self, first: int = 0, last: int = 0) -> None:
-        """x = M b on the finest level; K-cycle on levels first <= l < last."""
-        cycle_kernels.cycle(self.records, self.omega, self.factors, 0, first, last, self.threads)
+    def cycle(self, flexible: bool) -> None:
+        """x = M b on the finest level, by a K-cycle where that is allowed and of use."""
+        first, last = K_CYCLE if flexible and self.is_irregular else (0, 0)
+        cycle_kernels.cycle(self.records, OMEGA, self.factors, 0, first, last, self.threads)
+
+    @property
+    def flops(self) -> float:
+        """Additions and multiplications of one V-cycle."""
+        sweeps = OMEGA.shape[1]
+        edges = sum(level.neighbour.size for level in self.levels[:-1])
+        nodes = sum(level.nodes for level in self.levels[:-1])
+        weights = sum(level.transfer.weight.size for level in self.levels if level.transfer is not None)
+        return 3.0 * 2 * sweeps * edges + 10.0 * sweeps * nodes + 4.0 * (weights + self.factors[2].size)
 
 
 def _bounds(level: Level, parts: int) -> NDArray[np.int32]:

@@ -3,14 +3,20 @@
 A port p of an unknown I is the bundle of fine edges from the nodes of I to those of another unknown J, or
 to Dirichlet values.  G_p is the sum of their coefficients and f_p the distribution of a unit current over
 them.  Within I, u = Q f_p, Q the pseudo-inverse of the Laplacian of its nodes, is the potential of a current
-that enters at p and leaves everywhere; M = F^T Q F holds its means over the ports. ::
+that enters at p and leaves everywhere; M = F^T Q F holds its means over the ports.  Opposite to p is the port
+q of the lowest M_pq, the nearest of several.  With p' the same port seen from J and P the number of ports ::
 
-    r_p  = max(M_pp - min_q M_pq, 0)                       resistance between p and the middle of I
-    g    = 1 / (r_p + 1 / G_p + r_p')                      p' the same port seen from J
-    x_i += X_I + sum_p W_ip (X_J - X_I),  W = g_p Q f_p    X_J = 0 for Dirichlet values
+    r_p  = (M_pp + M_qq - 2 M_pq) / 2, q opposite          half the resistance from p to q
+    g    = 1 / (r_p + 1 / G_p + r_p')                      resistances in series
+    x_i += X_I + sum_p W_ip (X_J - X_I)                    X_J = 0 for Dirichlet values
+    W_ip = g ((Q f_p)_i - sum_q M_qp / P + r_p / P)        on the mean over the ports, potentials fit
 
-X_I is thus the mean of the nodes of I, constants are kept, and R = P^T.  In one dimension, and on uniform
-grids, g is what discretisation on the coarse grid gives; through a hole in a wall, it is the hole's.
+Constants are kept, and R = P^T.  In one dimension, and on uniform grids, g is what discretisation on the
+coarse grid gives; through a hole in a wall, it is the hole's.  An unknown without internal edges, or of
+several pieces, has r = 0 and W = 0.
+
+At last g is raised to the bound of ``energy_bounds`` over ``overshoot``, so that no shape of an unknown
+makes the coarse correction overshoot by more.
 
 Kernels work on unknowns first <= u < end.
 """
@@ -24,6 +30,8 @@ from consolve.learned.multilevel.graph.splitting_kernels import NONE
 
 SINGULAR = 1e-13
 """A pivot below this share of its diagonal: the nodes are not connected."""
+ALIKE = 1e-6
+"""Ports whose M_pq differ by less than this share of M_pp are equally far."""
 
 
 @njit(**STRICT)
@@ -97,12 +105,26 @@ def _potential(a, m, f, u):
 
 
 @njit(**STRICT)
+def _to_opposite(M, p, ports):
+    """r_p."""
+    lowest = np.inf
+    for q in range(ports):
+        if q != p:
+            lowest = min(lowest, M[p, q])
+    distance = np.inf
+    for q in range(ports):
+        if q != p and M[p, q] <= lowest + ALIKE * M[p, p]:
+            distance = min(distance, M[p, p] + M[q, q] - 2 * M[p, q])
+    return 0.5 * max(distance, 0.0) if ports > 1 else 0.0
+
+
+@njit(**STRICT)
 def solve_ports(
     pointer, neighbour, coefficient, direction, fixed, child, child_begin, size, aggregate, place, home, largest,
     most, port_begin, drained, weight_begin, port_neighbour, port_direction, total, resistance, drain_total,
-    drain_resistance, weight, rule, first, end,
+    drain_resistance, weight, first, end,
 ):  # fmt: skip
-    """Neighbour, direction, G_p and r_p of each port, the same of Dirichlet parts, and Q f_p of each node.
+    """Neighbour, direction, G_p and r_p of each port, the same of Dirichlet parts, and W / g of each node.
 
     ``weight[weight_begin[u] + i * n + p]`` is for node i and port p of u; with a Dirichlet part, that is the
     last of the n ports.
@@ -110,7 +132,6 @@ def solve_ports(
     a = np.empty((largest, largest))
     f, potential = np.zeros((most + 1, largest)), np.zeros((most + 1, largest))
     G, M = np.empty(most + 1), np.empty((most + 1, most + 1))
-    R, R2 = np.empty(most + 1), np.empty(most + 1)
     for u in range(first, end):
         m, begin, n = size[u], child_begin[u], port_begin[u + 1] - port_begin[u]
         ports = n + 1 if drained[u] else n
@@ -157,43 +178,17 @@ def solve_ports(
                 for i in range(m):
                     s += f[p, i] * potential[q, i]
                 M[p, q] = s
-        centred = rule == 0 or rule == 2
         for p in range(ports):
-            least, most_distant = np.inf, 0.0
-            for q in range(ports):
-                if q != p:
-                    least = min(least, M[p, q])
-                    most_distant = max(most_distant, M[p, p] + M[q, q] - 2 * M[p, q])
-            r = M[p, p] - least if ports > 1 and solvable else 0.0
-            if ports == 1 and solvable and rule != 3:
-                r = M[p, p]
-            if rule == 2 and r < 0:
-                centred = False
-            R[p] = max(r, 0.0)
-            if rule >= 4:
-                most_distant = 0.0
-                near = 1e-6 * M[p, p]
-                for q in range(ports):
-                    if q != p and M[p, q] <= least + near:
-                        dist = M[p, p] + M[q, q] - 2 * M[p, q]
-                        if most_distant == 0.0 or dist < most_distant:
-                            most_distant = dist
-                            if dist <= 0:
-                                break
-            R2[p] = 0.5 * most_distant if solvable else 0.0
-        if not centred and solvable:
-            for p in range(ports):
-                R[p] = R2[p]
-                mean = 0.0
-                for q in range(ports):
-                    mean += M[q, p] / ports
-                for i in range(m):
-                    potential[p, i] -= mean - R[p] / ports
-        for p in range(ports):
+            r = _to_opposite(M, p, ports) if solvable else 0.0
             if p < n:
-                total[first_port + p], resistance[first_port + p] = G[p], R[p]
+                total[first_port + p], resistance[first_port + p] = G[p], r
             else:
-                drain_total[u], drain_resistance[u] = G[p], R[p]
+                drain_total[u], drain_resistance[u] = G[p], r
+            shift = r / ports
+            for q in range(ports):
+                shift -= M[q, p] / ports
+            for i in range(m):
+                potential[p, i] += shift
         w = weight_begin[u]
         for i in range(m):
             for p in range(ports):
@@ -203,14 +198,14 @@ def solve_ports(
 @njit(**STRICT)
 def couple(
     child_begin, size, port_begin, drained, weight_begin, port_neighbour, total, resistance, drain_total,
-    drain_resistance, weight, coefficient, opposite, fixed, diagonal, balanced, first, end,
+    drain_resistance, weight, coefficient, opposite, fixed, first, end,
 ):  # fmt: skip
-    """Coefficient of each port and where its counterpart stands, Dirichlet part and diagonal of each unknown;
-    makes W of Q f_p."""
+    """Coefficient of each port and where its counterpart stands, Dirichlet part of each unknown; W gets its
+    factor g."""
     for u in range(first, end):
         low, high = port_begin[u], port_begin[u + 1]
         ports = high - low + (1 if drained[u] else 0)
-        w, d = weight_begin[u], 0.0
+        w = weight_begin[u]
         for p in range(low, high):
             J = port_neighbour[p]
             q = port_begin[J]
@@ -220,25 +215,14 @@ def couple(
             mine, theirs = (p, q) if u < J else (q, p)  # the same to the last bit on both sides
             g = 1 / (resistance[mine] + 1 / total[mine] + resistance[theirs])
             coefficient[p] = g
-            d += coefficient[p]
             for i in range(size[u]):
                 weight[w + i * ports + p - low] *= g
         fixed[u] = 0.0
         if drained[u]:
             g = 1 / (drain_resistance[u] + 1 / drain_total[u])
             fixed[u] = g
-            d += fixed[u]
             for i in range(size[u]):
                 weight[w + i * ports + ports - 1] *= g
-        diagonal[u] = d
-        if balanced and d > 0:
-            for i in range(size[u]):
-                s = 0.0
-                for p in range(ports):
-                    s += weight[w + i * ports + p]
-                for p in range(ports):
-                    g = coefficient[low + p] if low + p < high else fixed[u]
-                    weight[w + i * ports + p] -= s * g / d
 
 
 @njit(**STRICT)
@@ -307,18 +291,12 @@ def energy_bounds(
 
 
 @njit(**STRICT)
-def clamp(
-    port_begin, drained, opposite, bound, drain_bound, overshoot, coefficient, fixed, diagonal, first, end
-):
+def clamp(port_begin, drained, opposite, bound, drain_bound, overshoot, coefficient, fixed, first, end):
     """Raise coefficients to their bound over ``overshoot``."""
     for u in range(first, end):
-        d = 0.0
         for p in range(port_begin[u], port_begin[u + 1]):
             q = opposite[p]
             both = bound[p] + bound[q] if p < q else bound[q] + bound[p]
             coefficient[p] = max(coefficient[p], both / overshoot)
-            d += coefficient[p]
         if drained[u]:
             fixed[u] = max(fixed[u], drain_bound[u] / overshoot)
-            d += fixed[u]
-        diagonal[u] = d

@@ -1,19 +1,18 @@
 """Numba kernels between a caller's vectors and those of the finest level."""
 
-import numpy as np
 from numba import njit, prange
 
 from consolve.base.jit import FAST
 
 
 @njit(parallel=True, **FAST)
-def scatter(r, node, scale, b, parts):
-    """b[node] = scale r; entries without a node (-1) are ignored."""
+def scatter(r, node, b, parts):
+    """b[node] = r; entries without a node (-1) are ignored."""
     n = r.size
     for q in prange(parts):
         for i in range(n * q // parts, n * (q + 1) // parts):
             if node[i] >= 0:
-                b[node[i]] = scale * r[i]
+                b[node[i]] = r[i]
 
 
 @njit(parallel=True, **FAST)
