@@ -127,8 +127,20 @@ def _begins(counts: NDArray) -> NDArray[np.int32]:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int32)
 
 
-def coarsen(level: Level, most: float, threads: int) -> tuple[Level, float]:
-    """The next coarser level, and the most that its blocks are wide."""
+def coarsen(level: Level, most: float, jumps: bool, weakest: float, threads: int) -> tuple[Level, float]:
+    """The next coarser level, and the most that its blocks are wide.
+
+    Parameters
+    ----------
+    level, most
+        The finer level, and how wide its cells are at most.
+    jumps
+        Coefficients may jump.
+    weakest
+        See WEAKEST.
+    threads
+        Of the kernels.
+    """
     starts, widths, most_wide = coarser(level.widths, most)
     shape = tuple(s.size - 1 for s in starts)
     lines, blocks, nodes = shape[0] * shape[1], int(np.prod(shape)), level.nodes
@@ -149,9 +161,9 @@ def coarsen(level: Level, most: float, threads: int) -> tuple[Level, float]:
     place, component = np.empty(nodes, np.int32), np.empty(nodes, np.int32)
     strongest, kept = np.empty(nodes, np.float32), np.empty(blocks, np.int32)
     graph = level.pointer, level.neighbour, level.coefficient, level.direction, level.fixed
-    for weakest in (WEAKEST, 0.0):
+    for threshold in (weakest, 0.0):
         run_lines(
-            splitting_kernels.split, lines, threads, level.start, level.count, *graph, *starts, *squares, weakest,
+            splitting_kernels.split, lines, threads, level.start, level.count, *graph, *starts, *squares, threshold,
             MOST_UNKNOWNS, largest, members_begin, members, block, place, strongest, component, kept,
         )  # fmt: skip
         if kept.sum() <= MOST_LEFT * nodes:
@@ -198,16 +210,17 @@ def coarsen(level: Level, most: float, threads: int) -> tuple[Level, float]:
         port_kernels.couple, unknowns, threads, child_begin, size, port_begin, drained, weight_begin, neighbour,
         total, resistance, drain_total, drain_resistance, weight, coefficient, opposite, fixed,
     )  # fmt: skip
-    bound, drain_bound = np.empty(n, np.float32), np.empty(unknowns, np.float32)
-    run_lines(
-        port_kernels.energy_bounds, unknowns, threads, level.pointer, level.neighbour, level.coefficient,
-        level.fixed, *tree, place, port_begin, drained, weight_begin, weight, opposite, neighbour, bound,
-        drain_bound,
-    )  # fmt: skip
-    run_lines(
-        port_kernels.clamp, unknowns, threads, port_begin, drained, opposite, bound, drain_bound, OVERSHOOT,
-        coefficient, fixed,
-    )  # fmt: skip
+    if jumps:
+        bound, drain_bound = np.empty(n, np.float32), np.empty(unknowns, np.float32)
+        run_lines(
+            port_kernels.energy_bounds, unknowns, threads, level.pointer, level.neighbour, level.coefficient,
+            level.fixed, *tree, place, port_begin, drained, weight_begin, weight, opposite, neighbour, bound,
+            drain_bound,
+        )  # fmt: skip
+        run_lines(
+            port_kernels.clamp, unknowns, threads, port_begin, drained, opposite, bound, drain_bound, OVERSHOOT,
+            coefficient, fixed,
+        )  # fmt: skip
     transfer = Transfer(child, child_begin, size, weight_begin, weight, drained, opposite)
     coarse = Level(
         shape, begin.reshape(shape), kept.reshape(shape), red, port_begin, neighbour, coefficient, direction,
@@ -225,6 +238,8 @@ class Hierarchy:
         The finest.
     ndim
         2 or 3: axes of the grid.
+    jumps
+        Its coefficients jump.
     threads
         Of the kernels.
 
@@ -236,12 +251,13 @@ class Hierarchy:
         Of each level, finest first.
     """
 
-    def __init__(self, level: Level, ndim: int, threads: int) -> None:
+    def __init__(self, level: Level, ndim: int, jumps: bool, threads: int) -> None:
         self.levels, self.threads = [level], threads
         most = NARROW * min(float(w.min()) for w in level.widths)
         self.is_irregular = False
         while not is_coarsest(level.nodes, level.neighbour.size) and max(level.shape) > 1:
-            level, most = coarsen(level, most, threads)
+            weakest = WEAKEST if jumps or len(self.levels) > 1 else 0.0
+            level, most = coarsen(level, most, jumps, weakest, threads)
             self.is_irregular |= len(self.levels) < K_CYCLE[1] and int(level.count.max()) > 1
             self.levels.append(level)
         self.factors = factorise(level.pointer, level.neighbour, level.coefficient, level.fixed)

@@ -15,8 +15,8 @@ Constants are kept, and R = P^T.  In one dimension, and on uniform grids, g is w
 coarse grid gives; through a hole in a wall, it is the hole's.  An unknown without internal edges, or of
 several pieces, has r = 0 and W = 0.
 
-At last g is raised to the bound of ``energy_bounds`` over ``overshoot``, so that no shape of an unknown
-makes the coarse correction overshoot by more.
+Where coefficients jump, g is raised to the bound of ``energy_bounds`` over ``overshoot`` at last, so that no
+unknown makes the coarse correction overshoot by more.
 
 Kernels work on unknowns first <= u < end.
 """
@@ -119,6 +119,46 @@ def _to_opposite(M, p, ports):
 
 
 @njit(**STRICT)
+def _equal(a, other_a, f, other_f, m, ports):
+    for i in range(m):
+        for k in range(m):
+            if a[i, k] != other_a[i, k]:
+                return False
+    for p in range(ports):
+        for i in range(m):
+            if f[p, i] != other_f[p, i]:
+                return False
+    return True
+
+
+@njit(**STRICT)
+def _solve(a, m, f, G, ports, unit, potential, M, r):
+    """W / g and r of all ports of an unknown, from its Laplacian (overwritten) and the edges of each port."""
+    solvable = m > 1 and _factor(a, m)
+    if not solvable:
+        r[:ports] = 0.0
+        potential[:ports, :m] = 0.0
+        return
+    for p in range(ports):
+        for i in range(m):
+            unit[p, i] = f[p, i] / G[p]
+        _potential(a, m, unit[p], potential[p])
+    for p in range(ports):
+        for q in range(ports):
+            s = 0.0
+            for i in range(m):
+                s += unit[p, i] * potential[q, i]
+            M[p, q] = s
+    for p in range(ports):
+        r[p] = _to_opposite(M, p, ports)
+        shift = r[p] / ports
+        for q in range(ports):
+            shift -= M[q, p] / ports
+        for i in range(m):
+            potential[p, i] += shift
+
+
+@njit(**STRICT)
 def solve_ports(
     pointer, neighbour, coefficient, direction, fixed, child, child_begin, size, aggregate, place, home, largest,
     most, port_begin, drained, weight_begin, port_neighbour, port_direction, total, resistance, drain_total,
@@ -127,11 +167,13 @@ def solve_ports(
     """Neighbour, direction, G_p and r_p of each port, the same of Dirichlet parts, and W / g of each node.
 
     ``weight[weight_begin[u] + i * n + p]`` is for node i and port p of u; with a Dirichlet part, that is the
-    last of the n ports.
+    last of the n ports.  Unknowns like the one before are not solved for again.
     """
-    a = np.empty((largest, largest))
+    a, factors = np.empty((largest, largest)), np.empty((largest, largest))
     f, potential = np.zeros((most + 1, largest)), np.zeros((most + 1, largest))
-    G, M = np.empty(most + 1), np.empty((most + 1, most + 1))
+    unit, known, known_a = np.zeros((most + 1, largest)), np.zeros((most + 1, largest)), np.zeros_like(a)
+    G, r, M = np.empty(most + 1), np.empty(most + 1), np.empty((most + 1, most + 1))
+    known_m, known_ports = 0, 0
     for u in range(first, end):
         m, begin, n = size[u], child_begin[u], port_begin[u + 1] - port_begin[u]
         ports = n + 1 if drained[u] else n
@@ -164,31 +206,16 @@ def solve_ports(
                         found += 1
                     f[p, i] += c
                     G[p] += c
-        solvable = m > 1 and _factor(a, m)
+        if not (m == known_m and ports == known_ports and _equal(a, known_a, f, known, m, ports)):
+            known_m, known_ports = m, ports
+            known_a[:m, :m], factors[:m, :m] = a[:m, :m], a[:m, :m]
+            known[:ports, :m] = f[:ports, :m]
+            _solve(factors, m, f, G, ports, unit, potential, M, r)
         for p in range(ports):
-            if solvable:
-                for i in range(m):
-                    f[p, i] /= G[p]
-                _potential(a, m, f[p], potential[p])
-            else:
-                potential[p, :m] = 0.0
-        for p in range(ports):
-            for q in range(ports):
-                s = 0.0
-                for i in range(m):
-                    s += f[p, i] * potential[q, i]
-                M[p, q] = s
-        for p in range(ports):
-            r = _to_opposite(M, p, ports) if solvable else 0.0
             if p < n:
-                total[first_port + p], resistance[first_port + p] = G[p], r
+                total[first_port + p], resistance[first_port + p] = G[p], r[p]
             else:
-                drain_total[u], drain_resistance[u] = G[p], r
-            shift = r / ports
-            for q in range(ports):
-                shift -= M[q, p] / ports
-            for i in range(m):
-                potential[p, i] += shift
+                drain_total[u], drain_resistance[u] = G[p], r[p]
         w = weight_begin[u]
         for i in range(m):
             for p in range(ports):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from consolve.learned.multilevel.cycle.vector_kernels import absolute_sum
 from consolve.learned.multilevel.graph import vector_kernels
+from consolve.learned.multilevel.graph.choice import difficulty
 from consolve.learned.multilevel.graph.hierarchy import Hierarchy, finest
 from consolve.learned.multilevel.setup.hierarchy import EXTREME, LevelFacts
 from consolve.pde.poisson.grid import GridOperator
@@ -71,7 +72,7 @@ class GraphPreconditioner:
             raise ValueError(EXTREME)
         cells = operator.cells if self.cells is None else self.cells
         self._node = level.start.reshape(-1)[cells]
-        self._hierarchy = Hierarchy(level, operator.ndim, self.threads)
+        self._hierarchy = Hierarchy(level, operator.ndim, difficulty(operator).jumps > 0, self.threads)
         self.setups += 1
 
     def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:

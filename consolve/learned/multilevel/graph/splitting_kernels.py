@@ -88,9 +88,10 @@ def split(
                     for k in range(b2[K], b2[K + 1]):
                         for node in range(start[i, j, k], start[i, j, k] + count[i, j, k]):
                             strong = 0.0
-                            for e in range(pointer[node], pointer[node + 1]):
-                                w = coefficient[e] * _weight(direction[e], i, j, k, s0, s1, s2)
-                                strong = max(strong, w)
+                            if weakest > 0:
+                                for e in range(pointer[node], pointer[node + 1]):
+                                    w = coefficient[e] * _weight(direction[e], i, j, k, s0, s1, s2)
+                                    strong = max(strong, w)
                             strongest[node], block[node], place[node] = strong, here, m
                             corner[m, 0], corner[m, 1], corner[m, 2] = i, j, k
                             members[begin + m] = node
@@ -102,8 +103,8 @@ def split(
                 for e in range(pointer[node], pointer[node + 1]):
                     other = neighbour[e]
                     if block[other] == here and other > node:
-                        w = coefficient[e] * _weight(direction[e], i, j, k, s0, s1, s2)
-                        if w >= weakest * max(strongest[node], strongest[other]):
+                        strong = weakest * max(strongest[node], strongest[other])
+                        if strong == 0 or coefficient[e] * _weight(direction[e], i, j, k, s0, s1, s2) >= strong:
                             parent[_root(parent, p)] = _root(parent, place[other])
             for p in range(m):
                 size[_root(parent, p)] += 1

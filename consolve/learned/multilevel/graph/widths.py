@@ -18,6 +18,8 @@ SURELY = 3.0
 LEAST_SPREAD = 0.35
 NARROW = 2.0
 """Pairs on the first level are joined if they are less than so many times as wide as the narrowest could be."""
+STEP = 2.0**0.25
+"""By which the width of the blocks is raised while too many cells remain."""
 MOST_KEPT = 0.85
 """Share of the cells that a coarser level keeps at most."""
 
@@ -119,12 +121,12 @@ def blocks(widths: NDArray[np.float64], most: float) -> NDArray[np.int32]:
 def coarser(widths: Widths, most: float) -> tuple[list[NDArray[np.int32]], Widths, float]:
     """Blocks of the next level along each axis, their widths, and how wide they are at most.
 
-    That is doubled from level to level, and once more where more than ``MOST_KEPT`` of the cells would
-    remain.
+    That is doubled from level to level, and more where more than ``MOST_KEPT`` of the cells would remain.
     """
     cells = np.prod([w.size for w in widths])
+    most *= 2
     while True:
-        most *= 2
         starts = [blocks(w, most) for w in widths]
         if np.prod([s.size - 1 for s in starts]) <= MOST_KEPT * cells or all(s.size <= 2 for s in starts):
             return starts, [np.add.reduceat(w, s[:-1]) for w, s in zip(widths, starts)], most
+        most *= STEP
