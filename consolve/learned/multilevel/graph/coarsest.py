@@ -33,6 +33,7 @@ def factorise(pointer: NDArray, neighbour: NDArray, coefficient: NDArray, fixed:
     """
     n = fixed.size
     off = sp.csr_matrix((coefficient.astype(np.float64), neighbour, pointer), (n, n))
+    off.eliminate_zeros()
     part = fixed.astype(np.float64)
     diagonal = part + np.asarray(off.sum(1)).ravel()
     count, label = connected_components(off, directed=False)

@@ -23,14 +23,19 @@ from consolve.base.jit import FAST
 
 COLUMNS = (
     "nodes", "red", "joined", "edges", "pointer", "neighbour", "coefficient", "fixed",
-    "bounds", "parts", "finer", "weights", "b", "x", "t", "child", "child_begin", "size", "weight_begin", "weight", "drained", "flow",
+    "inverse", "width", "bounds", "parts", "finer", "weights", "b", "x", "t", "child", "child_begin", "size", "weight_begin", "weight", "drained", "flow",
     "opposite", "e", "v",
 )  # fmt: skip
 """Of a level's record.  From ``child`` on: transfers from the level above; then vectors of the K-cycle."""
 (
-    NODES, RED, JOINED, EDGES, POINTER, NEIGHBOUR, COEFFICIENT, FIXED, BOUNDS, PARTS, FINER,
+    NODES, RED, JOINED, EDGES, POINTER, NEIGHBOUR, COEFFICIENT, FIXED, INVERSE, WIDTH, BOUNDS, PARTS, FINER,
     WEIGHTS, B, X, T, CHILD, CHILD_BEGIN, SIZE, WEIGHT_BEGIN, WEIGHT, DRAINED, FLOW, OPPOSITE, E, V,
 ) = range(len(COLUMNS))  # fmt: skip
+
+FIRST, FRESH, RELAX, FRESH_AND_LEAVE, RELAX_AND_LEAVE = range(5)
+"""Modes of a half-sweep: all of x counts as 0; that of its nodes does; neither.  The last two put the residual
+that remains at its nodes into t."""
+LEAVE = FRESH_AND_LEAVE
 
 SERIAL_NODES = 12_000
 """Levels with fewer nodes run on one thread."""
@@ -50,7 +55,7 @@ def _pointer(kind):
 
 
 _to_double, _to_float = _pointer(types.float64), _pointer(types.float32)
-_to_int, _to_byte = _pointer(types.int32), _pointer(types.uint8)
+_to_int, _to_index, _to_byte = (_pointer(t) for t in (types.int32, types.uint32, types.uint8))
 
 
 @njit(inline="always", **FAST)
@@ -72,74 +77,87 @@ def ints(address, size):
 
 
 @njit(inline="always", **FAST)
+def indices(address, size):
+    """uint32 array at an address: as an index, an entry needs no check of its sign."""
+    return carray(_to_index(address), size)
+
+
+@njit(inline="always", **FAST)
 def bytes_(address, size):
     """uint8 array at an address."""
     return carray(_to_byte(address), size)
 
 
-@njit(**FAST)
-def _relax(pointer, neighbour, coefficient, fixed, b, x, t, omega, fresh, leaves, step, low, high):
-    """One half-sweep over nodes low <= i < high, backwards where ``step`` is -1.
+@njit(inline="always", **FAST)
+def _flow(width, pointer, neighbour, coefficient, x, own, i):
+    """sum of c_ij (x_j - own) over the edges of node i, of which there are ``width``, or as the pointer says
+    where that is 0."""
+    if width == 6:
+        e = 6 * i
+        return (
+            (coefficient[e] * (x[neighbour[e]] - own) + coefficient[e + 1] * (x[neighbour[e + 1]] - own))
+            + (coefficient[e + 2] * (x[neighbour[e + 2]] - own) + coefficient[e + 3] * (x[neighbour[e + 3]] - own))
+            + (coefficient[e + 4] * (x[neighbour[e + 4]] - own) + coefficient[e + 5] * (x[neighbour[e + 5]] - own))
+        )
+    if width == 4:
+        e = 4 * i
+        return (
+            coefficient[e] * (x[neighbour[e]] - own) + coefficient[e + 1] * (x[neighbour[e + 1]] - own)
+        ) + (coefficient[e + 2] * (x[neighbour[e + 2]] - own) + coefficient[e + 3] * (x[neighbour[e + 3]] - own))
+    s = 0.0
+    for e in range(pointer[i], pointer[i + 1]):
+        s += coefficient[e] * (x[neighbour[e]] - own)
+    return s
 
-    ``fresh``: x of these nodes counts as 0.  ``leaves``: put the residual that remains at them into t.
-    """
+
+@njit(**FAST)
+def _relax(width, pointer, neighbour, coefficient, fixed, inverse, b, x, t, omega, mode, step, low, high):
+    """One half-sweep over nodes low <= i < high, backwards where ``step`` is -1; see FIRST to LEAVE."""
     begin = low if step > 0 else high - 1
     for m in range(high - low):
         i = begin + step * m
-        s, d = b[i], np.float64(fixed[i])
-        for e in range(pointer[i], pointer[i + 1]):
-            c = np.float64(coefficient[e])
-            d += c
-            s += c * x[neighbour[e]]
-        old = 0.0 if fresh else x[i]
-        new = old + omega * (s / d - old) if d > 0 else 0.0
-        x[i] = new
-        if leaves:
-            t[i] = s - d * new
+        old = 0.0 if mode == FRESH or mode == FRESH_AND_LEAVE else x[i]
+        r = b[i] - fixed[i] * old + _flow(width, pointer, neighbour, coefficient, x, old, i)
+        x[i] = old + omega * inverse[i] * r
+        if mode >= LEAVE:
+            t[i] = (1 - omega) * r
 
 
 @njit(parallel=True, **FAST)
 def _relax_parts(
-    pointer, neighbour, coefficient, fixed, b, x, t, omega, fresh, leaves, step, bounds, parts
+    width, pointer, neighbour, coefficient, fixed, inverse, b, x, t, omega, mode, step, bounds, parts
 ):
     for q in prange(parts):
         _relax(
-            pointer, neighbour, coefficient, fixed, b, x, t, omega, fresh, leaves, step, bounds[q],
+            width, pointer, neighbour, coefficient, fixed, inverse, b, x, t, omega, mode, step, bounds[q],
             bounds[q + 1],
         )  # fmt: skip
 
 
 @njit(**FAST)
-def _begin(pointer, coefficient, fixed, b, x, omega, low, high):
+def _begin(inverse, b, x, omega, low, high):
     """``_relax`` where all of x counts as 0."""
     for i in range(low, high):
-        d = np.float64(fixed[i])
-        for e in range(pointer[i], pointer[i + 1]):
-            d += coefficient[e]
-        x[i] = omega * b[i] / d if d > 0 else 0.0
+        x[i] = omega * inverse[i] * b[i]
 
 
 @njit(parallel=True, **FAST)
-def _begin_parts(pointer, coefficient, fixed, b, x, omega, bounds, parts):
+def _begin_parts(inverse, b, x, omega, bounds, parts):
     for q in prange(parts):
-        _begin(pointer, coefficient, fixed, b, x, omega, bounds[q], bounds[q + 1])
+        _begin(inverse, b, x, omega, bounds[q], bounds[q + 1])
 
 
 @njit(**FAST)
-def _residual(pointer, neighbour, coefficient, fixed, b, x, t, low, high):
+def _residual(width, pointer, neighbour, coefficient, fixed, b, x, t, low, high):
     for i in range(low, high):
-        s = b[i] - fixed[i] * x[i]
-        for e in range(pointer[i], pointer[i + 1]):
-            s += coefficient[e] * (x[neighbour[e]] - x[i])
-        t[i] = s
+        t[i] = b[i] - fixed[i] * x[i] + _flow(width, pointer, neighbour, coefficient, x, x[i], i)
 
 
 @njit(parallel=True, **FAST)
-def _residual_parts(pointer, neighbour, coefficient, fixed, b, x, t, low, high, parts):
-    n = high - low
+def _residual_parts(width, pointer, neighbour, coefficient, fixed, b, x, t, high, parts):
     for q in prange(parts):
-        begin, end = low + n * q // parts, low + n * (q + 1) // parts
-        _residual(pointer, neighbour, coefficient, fixed, b, x, t, begin, end)
+        begin, end = high * q // parts, high * (q + 1) // parts
+        _residual(width, pointer, neighbour, coefficient, fixed, b, x, t, begin, end)
 
 
 @njit(**FAST)
@@ -221,49 +239,52 @@ def _prolong_parts(
 
 
 @njit(**FAST)
-def half_sweep(g, colour, omega, fresh, leaves, step, threads):
-    """x += omega (s / d - x) on the nodes of a colour; ``fresh``: 1 where their x counts as 0, 2 where all of
-    x does."""
-    n, m, parts = g[NODES], g[EDGES], g[PARTS]
-    pointer, neighbour, coefficient = ints(g[POINTER], n + 1), ints(g[NEIGHBOUR], m), floats(g[COEFFICIENT], m)
-    fixed, b, x, t = floats(g[FIXED], n), doubles(g[B], n), doubles(g[X], n), doubles(g[T], n)
+def half_sweep(g, colour, omega, mode, step, threads):
+    """x += omega r / d on the nodes of a colour."""
+    n, m, parts, width = g[NODES], g[EDGES], g[PARTS], g[WIDTH]
+    pointer, neighbour = ints(g[POINTER], n + 1), indices(g[NEIGHBOUR], m)
+    coefficient, fixed, inverse = floats(g[COEFFICIENT], m), floats(g[FIXED], n), floats(g[INVERSE], n)
+    b, x, t = doubles(g[B], n), doubles(g[X], n), doubles(g[T], n)
     low, high = (g[RED], n) if colour else (0, g[RED])
     serial = threads == 1 or n < SERIAL_NODES
     bounds = ints(g[BOUNDS], 2 * (parts + 1))[colour * (parts + 1) : (colour + 1) * (parts + 1)]
-    if fresh == 2 and serial:
-        _begin(pointer, coefficient, fixed, b, x, omega, low, high)
-    elif fresh == 2:
-        _begin_parts(pointer, coefficient, fixed, b, x, omega, bounds, parts)
+    if mode == FIRST and serial:
+        _begin(inverse, b, x, omega, low, high)
+    elif mode == FIRST:
+        _begin_parts(inverse, b, x, omega, bounds, parts)
     elif serial:
-        _relax(pointer, neighbour, coefficient, fixed, b, x, t, omega, fresh, leaves, step, low, high)
+        _relax(
+            width, pointer, neighbour, coefficient, fixed, inverse, b, x, t, omega, mode, step, low, high
+        )
     else:
         _relax_parts(
-            pointer, neighbour, coefficient, fixed, b, x, t, omega, fresh, leaves, step, bounds, parts
+            width, pointer, neighbour, coefficient, fixed, inverse, b, x, t, omega, mode, step, bounds, parts
         )
 
 
 @njit(**FAST)
 def residual(g, threads, high):
     """t = b - A x on nodes up to ``high``."""
-    n, m = g[NODES], g[EDGES]
-    pointer, neighbour, coefficient = ints(g[POINTER], n + 1), ints(g[NEIGHBOUR], m), floats(g[COEFFICIENT], m)
-    fixed, b, x, t = floats(g[FIXED], n), doubles(g[B], n), doubles(g[X], n), doubles(g[T], n)
+    n, m, width = g[NODES], g[EDGES], g[WIDTH]
+    pointer, neighbour = ints(g[POINTER], n + 1), indices(g[NEIGHBOUR], m)
+    coefficient, fixed = floats(g[COEFFICIENT], m), floats(g[FIXED], n)
+    b, x, t = doubles(g[B], n), doubles(g[X], n), doubles(g[T], n)
     if threads == 1 or n < SERIAL_NODES:
-        _residual(pointer, neighbour, coefficient, fixed, b, x, t, 0, high)
+        _residual(width, pointer, neighbour, coefficient, fixed, b, x, t, 0, high)
     else:
-        _residual_parts(pointer, neighbour, coefficient, fixed, b, x, t, 0, high, g[PARTS])
+        _residual_parts(width, pointer, neighbour, coefficient, fixed, b, x, t, high, g[PARTS])
 
 
 @njit(**FAST)
 def transfer(g, c, up, threads):
     """Coarse b = P^T t, or where ``up`` is true, x += P of the coarse x."""
     n, u, m, k = g[NODES], c[NODES], c[EDGES], c[FINER]
-    child, child_begin, size = ints(c[CHILD], k), ints(c[CHILD_BEGIN], u), ints(c[SIZE], u)
+    child, child_begin, size = indices(c[CHILD], k), ints(c[CHILD_BEGIN], u), ints(c[SIZE], u)
     weight_begin, weight = ints(c[WEIGHT_BEGIN], u + 1), floats(c[WEIGHT], c[WEIGHTS])
     drained, flow, pointer = bytes_(c[DRAINED], u), doubles(c[FLOW], m), ints(c[POINTER], u + 1)
     serial = threads == 1 or u < SERIAL_NODES // 4
     if up:
-        neighbour, coarse, x = ints(c[NEIGHBOUR], m), doubles(c[X], u), doubles(g[X], n)
+        neighbour, coarse, x = indices(c[NEIGHBOUR], m), doubles(c[X], u), doubles(g[X], n)
         if serial:
             _prolong(
                 child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, 0, u
@@ -274,7 +295,7 @@ def transfer(g, c, up, threads):
                 g[PARTS],
             )  # fmt: skip
         return
-    t, b, opposite = doubles(g[T], n), doubles(c[B], u), ints(c[OPPOSITE], m)
+    t, b, opposite = doubles(g[T], n), doubles(c[B], u), indices(c[OPPOSITE], m)
     if serial:
         _collect(child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, b, 0, u)
         _receive(pointer, opposite, flow, b, 0, u)
@@ -398,10 +419,13 @@ def cycle(records, omega, factors, level, first, last, threads):
     if joined:
         x[:] = 0
     for s in range(sweeps):
-        fresh = s == 0 and not joined
-        half_sweep(g, 0, w[s, 0], 2 if fresh else 0, False, 1, threads)
-        leaves = s == sweeps - 1 and not joined
-        half_sweep(g, 1, w[s, 1], 1 if fresh else 0, leaves, 1, threads)
+        is_last = s == sweeps - 1
+        if joined or s > 0:
+            red, black = RELAX, RELAX_AND_LEAVE if is_last and not joined else RELAX
+        else:
+            red, black = FIRST, FRESH_AND_LEAVE if is_last else FRESH
+        half_sweep(g, 0, w[s, 0], red, 1, threads)
+        half_sweep(g, 1, w[s, 1], black, 1, threads)
     residual(g, threads, n if joined else g[RED])
     transfer(g, c, False, threads)
     cycle(records, omega, factors, level + 1, first, last, threads)
@@ -416,5 +440,5 @@ def cycle(records, omega, factors, level, first, last, threads):
             _scale(z, er / ev)
     transfer(g, c, True, threads)
     for s in range(sweeps - 1, -1, -1):
-        half_sweep(g, 1, w[s, 1], 0, False, -1, threads)
-        half_sweep(g, 0, w[s, 0], 0, False, -1, threads)
+        half_sweep(g, 1, w[s, 1], RELAX, -1, threads)
+        half_sweep(g, 0, w[s, 0], RELAX, -1, threads)

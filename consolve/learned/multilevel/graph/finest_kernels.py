@@ -13,31 +13,20 @@ INNER = 6
 
 
 @njit(**STRICT)
-def count(f0, f1, f2, active, nodes, edges, first, end):
-    """Nodes and edges of each line by colour: nodes, edges (2, lines)."""
-    n0, n1, n2 = active.shape
+def count(active, nodes, first, end):
+    """Nodes of each line by colour, (2, lines)."""
+    _, n1, n2 = active.shape
     for line in range(first, end):
         i, j = line // n1, line % n1
         for k in range(n2):
-            if not active[i, j, k]:
-                continue
-            c = (i + j + k) % 2
-            nodes[c, line] += 1
-            e = 0
-            if n0 > 1:
-                e += f0[i, j, k] > 0
-                e += i > 0 and f0[i - 1, j, k] > 0
-            e += f1[i, j, k] > 0
-            e += j > 0 and f1[i, j - 1, k] > 0
-            e += f2[i, j, k] > 0
-            e += k > 0 and f2[i, j, k - 1] > 0
-            edges[c, line] += e
+            if active[i, j, k]:
+                nodes[(i + j + k) % 2, line] += 1
 
 
 @njit(**STRICT)
 def number(active, nodes, start, first, end):
     """Number of each active cell, -1 elsewhere; ``nodes`` (2, lines) holds the first of each line."""
-    n0, n1, n2 = active.shape
+    _, n1, n2 = active.shape
     at = np.zeros(2, np.int64)
     for line in range(first, end):
         i, j = line // n1, line % n1
@@ -51,40 +40,36 @@ def number(active, nodes, start, first, end):
 
 
 @njit(**STRICT)
-def fill(
-    f0, f1, f2, dirichlet, start, scale, edges, pointer, neighbour, coefficient, direction, fixed, first, end,
-):  # fmt: skip
-    """Edges of each node; ``edges`` (2, lines) holds the first edge of each line."""
+def fill(f0, f1, f2, dirichlet, start, scale, neighbour, coefficient, direction, fixed, first, end):
+    """Edges of each node, one for each of 4 or 6 directions: (nodes, directions); a closed one leads back."""
     n0, n1, n2 = start.shape
-    at = np.zeros(2, np.int64)
+    width = neighbour.shape[1]
     for line in range(first, end):
         i, j = line // n1, line % n1
-        at[0], at[1] = edges[0, line], edges[1, line]
         for k in range(n2):
             node = start[i, j, k]
             if node < 0:
                 continue
-            c = (i + j + k) % 2
-            e = at[c]
-            pointer[node] = e
             fixed[node] = dirichlet[i, j, k] * scale
-            if n0 > 1:
-                if i > 0 and f0[i - 1, j, k] > 0:
-                    neighbour[e], coefficient[e], direction[e] = start[i - 1, j, k], f0[i - 1, j, k] * scale, 0
-                    e += 1
-                if f0[i, j, k] > 0:
-                    neighbour[e], coefficient[e], direction[e] = start[i + 1, j, k], f0[i, j, k] * scale, 1
-                    e += 1
-            if j > 0 and f1[i, j - 1, k] > 0:
-                neighbour[e], coefficient[e], direction[e] = start[i, j - 1, k], f1[i, j - 1, k] * scale, 2
-                e += 1
-            if f1[i, j, k] > 0:
-                neighbour[e], coefficient[e], direction[e] = start[i, j + 1, k], f1[i, j, k] * scale, 3
-                e += 1
-            if k > 0 and f2[i, j, k - 1] > 0:
-                neighbour[e], coefficient[e], direction[e] = start[i, j, k - 1], f2[i, j, k - 1] * scale, 4
-                e += 1
-            if f2[i, j, k] > 0:
-                neighbour[e], coefficient[e], direction[e] = start[i, j, k + 1], f2[i, j, k] * scale, 5
-                e += 1
-            at[c] = e
+            for e in range(width):
+                way = e + 6 - width
+                up = way % 2
+                other, c = node, scale * 0
+                if way < 2:
+                    if up and i + 1 < n0:
+                        other, c = start[i + 1, j, k], f0[i, j, k] * scale
+                    elif not up and i > 0:
+                        other, c = start[i - 1, j, k], f0[i - 1, j, k] * scale
+                elif way < 4:
+                    if up and j + 1 < n1:
+                        other, c = start[i, j + 1, k], f1[i, j, k] * scale
+                    elif not up and j > 0:
+                        other, c = start[i, j - 1, k], f1[i, j - 1, k] * scale
+                elif up and k + 1 < n2:
+                    other, c = start[i, j, k + 1], f2[i, j, k] * scale
+                elif not up and k > 0:
+                    other, c = start[i, j, k - 1], f2[i, j, k - 1] * scale
+                is_open = c > 0
+                neighbour[node, e] = other if is_open else node
+                coefficient[node, e] = c if is_open else 0
+                direction[node, e] = way

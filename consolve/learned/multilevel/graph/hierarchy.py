@@ -61,6 +61,8 @@ class Level:
         Dirichlet part of each node.
     widths
         Of the cells along each axis.
+    width
+        Edges of every node, some of them closed; 0 where they differ.
     cells_begin
         Where nodes of another cell may begin, ascending: the joints at which threads part.
     transfer
@@ -77,6 +79,7 @@ class Level:
     direction: NDArray[np.uint8]
     fixed: Array32
     widths: Widths
+    width: int = 0
     cells_begin: NDArray[np.int32] | None = None
     transfer: Transfer | None = None
     vectors: dict[str, NDArray] = field(default_factory=dict)
@@ -85,6 +88,11 @@ class Level:
     def nodes(self) -> int:
         """Unknowns."""
         return self.fixed.size
+
+    @property
+    def edges(self) -> int:
+        """Entries of the matrix beside its diagonal."""
+        return int(np.count_nonzero(self.coefficient)) if self.width else self.coefficient.size
 
     @property
     def bytes(self) -> int:
@@ -99,27 +107,25 @@ def finest(faces: Sequence[NDArray], dirichlet: NDArray, active: NDArray, scale:
     """The graph of a grid's operator, divided by ``scale``: volumes of coefficients, active cells."""
     shape = active.shape
     lines = shape[0] * shape[1]
-    nodes, edges = np.zeros((2, lines), np.int64), np.zeros((2, lines), np.int64)
-    run_lines(finest_kernels.count, lines, threads, *faces, active, nodes, edges)
-    red, total, total_edges = int(nodes[0].sum()), int(nodes.sum()), int(edges.sum())
-    for counts in (nodes, edges):
-        flat = counts.reshape(-1)
-        np.subtract(np.cumsum(flat), flat, out=flat)
+    nodes = np.zeros((2, lines), np.int64)
+    run_lines(finest_kernels.count, lines, threads, active, nodes)
+    red, total = int(nodes[0].sum()), int(nodes.sum())
+    flat = nodes.reshape(-1)
+    np.subtract(np.cumsum(flat), flat, out=flat)
     start = np.empty(shape, np.int32)
     run_lines(finest_kernels.number, lines, threads, active, nodes, start)
-    pointer = np.empty(total + 1, np.int32)
-    pointer[total] = total_edges
-    neighbour, direction = np.empty(total_edges, np.int32), np.empty(total_edges, np.uint8)
-    coefficient = np.empty(total_edges, np.float32)
-    fixed = np.empty(total, np.float32)
+    width = 6 if shape[0] > 1 else 4
+    neighbour, direction = np.empty((total, width), np.int32), np.empty((total, width), np.uint8)
+    coefficient, fixed = np.empty((total, width), np.float32), np.empty(total, np.float32)
     run_lines(
-        finest_kernels.fill, lines, threads, *faces, dirichlet, start, 1 / scale, edges, pointer, neighbour,
-        coefficient, direction, fixed,
+        finest_kernels.fill, lines, threads, *faces, dirichlet, start, 1 / scale, neighbour, coefficient,
+        direction, fixed,
     )  # fmt: skip
-    widths = estimate_widths(faces)
+    edges = neighbour.reshape(-1), coefficient.reshape(-1), direction.reshape(-1)
+    pointer = np.arange(0, width * total + 1, width, dtype=np.int32)
     return Level(
-        shape, start, active.view(np.uint8), red, pointer, neighbour, coefficient, direction, fixed, widths,
-    )  # fmt: skip
+        shape, start, active.view(np.uint8), red, pointer, *edges, fixed, estimate_widths(faces), width
+    )
 
 
 def _begins(counts: NDArray) -> NDArray[np.int32]:
@@ -224,7 +230,7 @@ def coarsen(level: Level, most: float, jumps: bool, weakest: float, threads: int
     transfer = Transfer(child, child_begin, size, weight_begin, weight, drained, opposite)
     coarse = Level(
         shape, begin.reshape(shape), kept.reshape(shape), red, port_begin, neighbour, coefficient, direction,
-        fixed, widths, cells_begin, transfer,
+        fixed, widths, 0, cells_begin, transfer,
     )  # fmt: skip
     return coarse, most_wide
 
@@ -255,7 +261,7 @@ class Hierarchy:
         self.levels, self.threads = [level], threads
         most = NARROW * min(float(w.min()) for w in level.widths)
         self.is_irregular = False
-        while not is_coarsest(level.nodes, level.neighbour.size) and max(level.shape) > 1:
+        while not is_coarsest(level.nodes, level.edges) and max(level.shape) > 1:
             weakest = WEAKEST if jumps or len(self.levels) > 1 else 0.0
             level, most = coarsen(level, most, jumps, weakest, threads)
             self.is_irregular |= len(self.levels) < K_CYCLE[1] and int(level.count.max()) > 1
@@ -271,6 +277,11 @@ class Hierarchy:
         level, record = self.levels[number], self.records[number]
         names = ["b", "x", "t"] + (["e", "v"] if number else [])
         level.vectors |= {name: np.zeros(level.nodes) for name in names}
+        inverse = np.empty(level.nodes, np.float32)
+        run_lines(
+            port_kernels.invert, level.nodes, self.threads, level.pointer, level.coefficient, level.fixed, inverse
+        )
+        level.vectors["inverse"] = inverse
         level.vectors["bounds"] = _bounds(level, self.threads)
         arrays = vars(level) | level.vectors | {"edges": level.neighbour.size, "parts": self.threads}
         arrays |= {"joined": int((level.direction == finest_kernels.INNER).any())}

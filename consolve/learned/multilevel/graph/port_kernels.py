@@ -327,3 +327,13 @@ def clamp(port_begin, drained, opposite, bound, drain_bound, overshoot, coeffici
             coefficient[p] = max(coefficient[p], both / overshoot)
         if drained[u]:
             fixed[u] = max(fixed[u], drain_bound[u] / overshoot)
+
+
+@njit(**STRICT)
+def invert(pointer, coefficient, fixed, inverse, first, end):
+    """1 / d of each node, 0 where it has no edges."""
+    for i in range(first, end):
+        d = np.float64(fixed[i])
+        for e in range(pointer[i], pointer[i + 1]):
+            d += coefficient[e]
+        inverse[i] = 1 / d if d > 0 else 0.0
