@@ -240,7 +240,7 @@ class _System:
         )
 
     def _conjugate_gradients(self, most: int) -> None:
-        """The flexible conjugate gradient method, with one direction kept, from x on until its end is true."""
+        """The flexible conjugate gradient method from x on, with one direction kept."""
         if self.test(self.iterations, self.norm):
             return
         r, z, p = self.r, np.empty_like(self.r), np.zeros_like(self.r)

@@ -15,7 +15,14 @@ from consolve.pde.poisson.grid import GridOperator
 from consolve.solvers.matrix.assembly import closed_group
 from consolve.solvers.matrix.null_space import ClosedComponents
 from consolve.solvers.matrix.stencil import Stencil
-from consolve.solvers.models import Choice, Model, build_distributed_model, build_model, cycle_flops, needs_graph
+from consolve.solvers.models import (
+    Choice,
+    Model,
+    build_distributed_model,
+    build_model,
+    cycle_flops,
+    needs_graph,
+)
 from consolve.solvers.petsc import events
 from consolve.solvers.petsc.device_vectors import shared_tensors
 from consolve.solvers.petsc.versions import PETSc, call, handle
@@ -166,8 +173,9 @@ class Network:
 
     def allow_nonlinear(self, allowed: bool) -> None:
         """Let a model that has a nonlinear form take it, or its linear one."""
-        if hasattr(self._model, "flexible"):
-            self._model.flexible = allowed
+        model: Any = self._model
+        if hasattr(model, "flexible"):
+            model.flexible = allowed
 
     @property
     def model(self) -> Model | None:

@@ -26,7 +26,7 @@ from consolve.pde.poisson.hard_domains import (
     baffles,
     lognormal,
     on_widths,
-    tanh_widths,
+    widths_of,
     with_closed,
 )
 from consolve.pde.poisson.maze import carve_maze
@@ -103,7 +103,8 @@ def make_domain(name: str, shape: Sequence[int], seed: int = 0, contrast: float 
     Parameters
     ----------
     name
-        One of ``DOMAIN_NAMES``; of some, followed by a number, as in ``flat-100``.  With the prefix ``closed-`` the problem is pure Neumann: everything outside
+        One of ``DOMAIN_NAMES``; of some, followed by a number, as in ``flat-100``.  With the prefix
+        ``closed-`` the problem is pure Neumann: everything outside
         is solid, and so is the air of ``free-surface``; all but ``pockets`` are then one connected region.
     shape
         Cells along each of 2 or 3 axes; at least 3 along each (1 for ``box``).
@@ -149,14 +150,9 @@ def make_domain(name: str, shape: Sequence[int], seed: int = 0, contrast: float 
         _fill_cut_off(cell_type, outside[0][1])
     ratio = 1 / number if base == "bubbles" and number is not None else contrast
     mobility = None if dense is None else np.where(dense, 1 / ratio, 1.0)
-    widths: Widths | None = None
+    widths = widths_of(base, cells, number)
     if base == "lognormal":
-        mobility = lognormal(cells, rng, 3.0 if number is None else number)
-    elif base == "flat":
-        widths = (np.full(cells[0], 1 / (10.0 if number is None else number)), *map(np.ones, cells[1:]))
-    elif base == "stretched":
-        axes = len(cells) if number is None else int(number)
-        widths = tuple(tanh_widths(n) if a < axes else np.ones(n) for a, n in enumerate(cells))
+        mobility = lognormal(cells, rng, number)
     walls = baffles(cells, rng) if base == "baffles" else None
     return Domain(name, cell_type, tuple(outside), mobility, widths, walls)
 
@@ -164,12 +160,10 @@ def make_domain(name: str, shape: Sequence[int], seed: int = 0, contrast: float 
 def _parted(name: str) -> tuple[str, float | None]:
     """A name, and the number at its end if it may have one."""
     base, dash, text = name.partition("-")
-    if base in _NUMBERED and dash:
-        try:
-            return base, float(text)
-        except ValueError:
-            return name, None
-    return name, None
+    try:
+        return (base, float(text)) if base in _NUMBERED and dash else (name, None)
+    except ValueError:
+        return name, None
 
 
 def _fill_cut_off(cell_type: NDArray[np.uint8], beyond: int) -> None:

@@ -1,4 +1,4 @@
-"""What defeats a coarse grid of halved axes: flat and stretched cells, walls of no thickness, coefficients."""
+"""What defeats coarse grids of halved axes: flat and stretched cells, walls of no thickness, coefficients."""
 
 from __future__ import annotations
 
@@ -35,8 +35,18 @@ def baffles(shape: Sequence[int], rng: np.random.Generator) -> tuple[NDArray[np.
     return closed
 
 
-def lognormal(shape: Sequence[int], rng: np.random.Generator, sigma: float) -> NDArray[np.float64]:
-    """exp(sigma g) of a normal field g with a correlation length of about four cells."""
+def widths_of(name: str, shape: Sequence[int], number: float | None) -> Widths | None:
+    """Widths of the cells of ``flat`` and ``stretched``; see the gallery."""
+    if name == "flat":
+        return np.full(shape[0], 1 / (number or 10.0)), *(np.ones(n) for n in shape[1:])
+    if name == "stretched":
+        return tuple(tanh_widths(n) if a < (number or 3) else np.ones(n) for a, n in enumerate(shape))
+    return None
+
+
+def lognormal(shape: Sequence[int], rng: np.random.Generator, sigma: float | None) -> NDArray[np.float64]:
+    """exp(sigma g) of a normal field g, correlated over about four cells; sigma is 3 by default."""
+    sigma = sigma or 3.0
     field = gaussian_filter(rng.standard_normal(shape), 2)
     scatter = float(field.std())
     return np.exp(sigma * field / (scatter if scatter > 0 else 1.0))

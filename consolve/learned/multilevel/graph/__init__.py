@@ -1,1 +1,1 @@
-"""Multigrid on a graph: coarse cells by width and with several unknowns, for walls, stretched cells, jumps."""
+"""Multigrid on a graph, for walls, stretched cells, jumps: coarse cells by width, with several unknowns."""

@@ -37,8 +37,8 @@ class Difficulty:
     jumps
         Share of the cells of the sample with a jump between two open faces of one axis.
     split
-        Share of the blocks of the sample whose fluid falls into parts, the second of which has at least an
-        eighth of it.
+        Share of the blocks of the sample with several parts of at least an eighth of their fluid, that are
+        not all held by Dirichlet parts.
     """
 
     stretch: float
@@ -52,10 +52,14 @@ class Difficulty:
 
 
 @njit(**STRICT)
-def _look(active, f0, f1, f2, uniform, side, corners, jump, counts):
-    """Add to counts: blocks with fluid, blocks in parts, cells with two faces along an axis, jumps."""
+def _look(active, f0, f1, f2, start, place, uniform, side, corners, jump, counts):
+    """Add to counts: blocks with fluid, blocks in parts, cells with two faces along an axis, jumps.
+
+    ``start, place``: cells with a Dirichlet part by line, as in DirichletParts.
+    """
     n0, n1, n2 = active.shape
     parent, size = np.empty(side**3, np.int32), np.empty(side**3, np.int32)
+    held = np.empty(side**3, np.bool_)
     for b in range(corners.shape[0]):
         i0, j0, k0 = corners[b, 0], corners[b, 1], corners[b, 2]
         i1, j1, k1 = min(i0 + side, n0), min(j0 + side, n1), min(k0 + side, n2)
@@ -67,6 +71,7 @@ def _look(active, f0, f1, f2, uniform, side, corners, jump, counts):
                     here = (i - i0) * s0 + (j - j0) * s1 + k - k0
                     parent[here] = here
                     size[here] = 0
+                    held[here] = False
                     if not active[i, j, k]:
                         continue
                     fluid += 1
@@ -104,7 +109,6 @@ def _look(active, f0, f1, f2, uniform, side, corners, jump, counts):
         if fluid == 0:
             continue
         counts[0] += 1
-        first, second = 0, 0
         for i in range(i0, i1):
             for j in range(j0, j1):
                 for k in range(k0, k1):
@@ -113,37 +117,42 @@ def _look(active, f0, f1, f2, uniform, side, corners, jump, counts):
                         while parent[p] != p:
                             p = parent[p]
                         size[p] += 1
+                for q in range(start[i * n1 + j], start[i * n1 + j + 1]):
+                    if k0 <= place[q] < k1:
+                        p = (i - i0) * s0 + (j - j0) * s1 + place[q] - k0
+                        while parent[p] != p:
+                            p = parent[p]
+                        held[p] = True
+        free, bound = 0, 0
         for p in range((i1 - i0) * s0):
-            if size[p] > first:
-                first, second = size[p], first
-            elif size[p] > second:
-                second = size[p]
-        if 8 * second >= fluid:
+            if 8 * size[p] >= fluid:
+                free, bound = (free, bound + 1) if held[p] else (free + 1, bound)
+        if free > 1 or (free == 1 and bound > 0):
             counts[1] += 1
 
 
 def needs_graph(model: str, operator: GridOperator) -> bool:
     """True where a shipped multilevel model is to work on the graph; a weights file never does."""
-    return (
-        model in ("auto", *SHIPPED)
-        and operator.active.size <= MOST_CELLS
-        and difficulty(operator).is_hard
-    )
+    return model in ("auto", *SHIPPED) and operator.active.size <= MOST_CELLS and difficulty(operator).is_hard
 
 
 def difficulty(operator: GridOperator) -> Difficulty:
     """Look at an operator: widths of its cells, and a sample of blocks that is the same each time."""
     active = as_volume(operator.active)
-    uniform = isinstance(operator, UniformOperator)
     side, counts = SIDE[operator.ndim], np.zeros(4, np.int64)
     corners = _corners(active.shape, side)
-    if uniform:
+    if isinstance(operator, UniformOperator):
         none = np.zeros((1, 1, 1))
-        _look(active, none, none, none, True, side, corners, JUMP, counts)
+        fixed = operator.fixed
+        _look(active, none, none, none, fixed.start, fixed.place, True, side, corners, JUMP, counts)
         stretch = 1.0
     else:
         faces = operator._volumes[:3]
-        _look(active, *faces, False, side, corners, JUMP, counts)
+        start = np.zeros(active.shape[0] * active.shape[1] + 1, np.int32)
+        held = operator.dirichlet.reshape(-1, active.shape[2]) > 0
+        np.cumsum(np.count_nonzero(held, 1), out=start[1:])
+        place = np.nonzero(held)[1].astype(np.int32)
+        _look(active, *faces, start, place, False, side, corners, JUMP, counts)
         widths = estimate_widths(faces)
         stretch = max(float(w.max()) for w in widths) / min(float(w.min()) for w in widths)
     blocks, parts, pairs, jumps = (int(c) for c in counts)

@@ -13,7 +13,8 @@ MOST_NODES, MOST_TREE_NODES = 400, 20_000
 TREE_EDGES = 2.3
 """Entries for each node up to which a graph counts as nearly a tree; a tree has 2."""
 
-Factors = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]
+Index = NDArray[np.int32]
+Factors = tuple[Index, Index, Index, NDArray[np.float64], NDArray[np.float64]]
 
 
 def is_coarsest(nodes: int, edges: int) -> bool:

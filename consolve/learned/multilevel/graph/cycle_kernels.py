@@ -16,14 +16,23 @@ prolong         x += P X                                                      12
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import carray, njit, prange, types
+from numba import carray, njit, types
 from numba.extending import intrinsic
 
 from consolve.base.jit import FAST
+from consolve.learned.multilevel.graph import node_kernels as rows
+from consolve.learned.multilevel.graph.node_kernels import (
+    FIRST,
+    FRESH,
+    FRESH_AND_LEAVE,
+    RELAX,
+    RELAX_AND_LEAVE,
+)
 
 COLUMNS = (
     "nodes", "red", "joined", "edges", "pointer", "neighbour", "coefficient", "fixed",
-    "inverse", "width", "bounds", "parts", "finer", "weights", "b", "x", "t", "child", "child_begin", "size", "weight_begin", "weight", "drained", "flow",
+    "inverse", "width", "bounds", "parts", "finer", "weights", "b", "x", "t",
+    "child", "child_begin", "size", "weight_begin", "weight", "drained", "flow",
     "opposite", "e", "v",
 )  # fmt: skip
 """Of a level's record.  From ``child`` on: transfers from the level above; then vectors of the K-cycle."""
@@ -31,11 +40,6 @@ COLUMNS = (
     NODES, RED, JOINED, EDGES, POINTER, NEIGHBOUR, COEFFICIENT, FIXED, INVERSE, WIDTH, BOUNDS, PARTS, FINER,
     WEIGHTS, B, X, T, CHILD, CHILD_BEGIN, SIZE, WEIGHT_BEGIN, WEIGHT, DRAINED, FLOW, OPPOSITE, E, V,
 ) = range(len(COLUMNS))  # fmt: skip
-
-FIRST, FRESH, RELAX, FRESH_AND_LEAVE, RELAX_AND_LEAVE = range(5)
-"""Modes of a half-sweep: all of x counts as 0; that of its nodes does; neither.  The last two put the residual
-that remains at its nodes into t."""
-LEAVE = FRESH_AND_LEAVE
 
 SERIAL_NODES = 12_000
 """Levels with fewer nodes run on one thread."""
@@ -88,176 +92,26 @@ def bytes_(address, size):
     return carray(_to_byte(address), size)
 
 
-@njit(inline="always", **FAST)
-def _flow(width, pointer, neighbour, coefficient, x, own, i):
-    """sum of c_ij (x_j - own) over the edges of node i, of which there are ``width``, or as the pointer says
-    where that is 0."""
-    if width == 6:
-        e = 6 * i
-        return (
-            (coefficient[e] * (x[neighbour[e]] - own) + coefficient[e + 1] * (x[neighbour[e + 1]] - own))
-            + (coefficient[e + 2] * (x[neighbour[e + 2]] - own) + coefficient[e + 3] * (x[neighbour[e + 3]] - own))
-            + (coefficient[e + 4] * (x[neighbour[e + 4]] - own) + coefficient[e + 5] * (x[neighbour[e + 5]] - own))
-        )
-    if width == 4:
-        e = 4 * i
-        return (
-            coefficient[e] * (x[neighbour[e]] - own) + coefficient[e + 1] * (x[neighbour[e + 1]] - own)
-        ) + (coefficient[e + 2] * (x[neighbour[e + 2]] - own) + coefficient[e + 3] * (x[neighbour[e + 3]] - own))
-    s = 0.0
-    for e in range(pointer[i], pointer[i + 1]):
-        s += coefficient[e] * (x[neighbour[e]] - own)
-    return s
-
-
-@njit(**FAST)
-def _relax(width, pointer, neighbour, coefficient, fixed, inverse, b, x, t, omega, mode, step, low, high):
-    """One half-sweep over nodes low <= i < high, backwards where ``step`` is -1; see FIRST to LEAVE."""
-    begin = low if step > 0 else high - 1
-    for m in range(high - low):
-        i = begin + step * m
-        old = 0.0 if mode == FRESH or mode == FRESH_AND_LEAVE else x[i]
-        r = b[i] - fixed[i] * old + _flow(width, pointer, neighbour, coefficient, x, old, i)
-        x[i] = old + omega * inverse[i] * r
-        if mode >= LEAVE:
-            t[i] = (1 - omega) * r
-
-
-@njit(parallel=True, **FAST)
-def _relax_parts(
-    width, pointer, neighbour, coefficient, fixed, inverse, b, x, t, omega, mode, step, bounds, parts
-):
-    for q in prange(parts):
-        _relax(
-            width, pointer, neighbour, coefficient, fixed, inverse, b, x, t, omega, mode, step, bounds[q],
-            bounds[q + 1],
-        )  # fmt: skip
-
-
-@njit(**FAST)
-def _begin(inverse, b, x, omega, low, high):
-    """``_relax`` where all of x counts as 0."""
-    for i in range(low, high):
-        x[i] = omega * inverse[i] * b[i]
-
-
-@njit(parallel=True, **FAST)
-def _begin_parts(inverse, b, x, omega, bounds, parts):
-    for q in prange(parts):
-        _begin(inverse, b, x, omega, bounds[q], bounds[q + 1])
-
-
-@njit(**FAST)
-def _residual(width, pointer, neighbour, coefficient, fixed, b, x, t, low, high):
-    for i in range(low, high):
-        t[i] = b[i] - fixed[i] * x[i] + _flow(width, pointer, neighbour, coefficient, x, x[i], i)
-
-
-@njit(parallel=True, **FAST)
-def _residual_parts(width, pointer, neighbour, coefficient, fixed, b, x, t, high, parts):
-    for q in prange(parts):
-        begin, end = high * q // parts, high * (q + 1) // parts
-        _residual(width, pointer, neighbour, coefficient, fixed, b, x, t, begin, end)
-
-
-@njit(**FAST)
-def _collect(child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, sums, low, high):
-    """Own part of P^T t, and what each port takes away of it for its neighbour."""
-    for u in range(low, high):
-        begin, end, at = pointer[u], pointer[u + 1], weight_begin[u]
-        for p in range(begin, end):
-            flow[p] = 0
-        total = 0.0
-        for q in range(child_begin[u], child_begin[u] + size[u]):
-            value = t[child[q]]
-            total += value
-            for p in range(begin, end):
-                flow[p] += weight[at] * value
-                at += 1
-            if drained[u]:
-                total -= weight[at] * value
-                at += 1
-        for p in range(begin, end):
-            total -= flow[p]
-        sums[u] = total
-
-
-@njit(parallel=True, **FAST)
-def _collect_parts(
-    child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, sums, nodes, parts
-):
-    for q in prange(parts):
-        low, high = nodes * q // parts, nodes * (q + 1) // parts
-        _collect(child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, sums, low, high)
-
-
-@njit(**FAST)
-def _receive(pointer, opposite, flow, sums, low, high):
-    """Add what the ports of the neighbours give."""
-    for u in range(low, high):
-        total = sums[u]
-        for p in range(pointer[u], pointer[u + 1]):
-            total += flow[opposite[p]]
-        sums[u] = total
-
-
-@njit(parallel=True, **FAST)
-def _receive_parts(pointer, opposite, flow, sums, nodes, parts):
-    for q in prange(parts):
-        _receive(pointer, opposite, flow, sums, nodes * q // parts, nodes * (q + 1) // parts)
-
-
-@njit(**FAST)
-def _prolong(
-    child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, low, high
-):
-    for u in range(low, high):
-        begin, end, at = pointer[u], pointer[u + 1], weight_begin[u]
-        own = coarse[u]
-        for p in range(begin, end):
-            flow[p] = coarse[neighbour[p]] - own
-        for q in range(child_begin[u], child_begin[u] + size[u]):
-            value = own
-            for p in range(begin, end):
-                value += weight[at] * flow[p]
-                at += 1
-            if drained[u]:
-                value -= weight[at] * own
-                at += 1
-            x[child[q]] += value
-
-
-@njit(parallel=True, **FAST)
-def _prolong_parts(
-    child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, nodes, parts
-):
-    for q in prange(parts):
-        low, high = nodes * q // parts, nodes * (q + 1) // parts
-        _prolong(
-            child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, low, high
-        )
-
-
 @njit(**FAST)
 def half_sweep(g, colour, omega, mode, step, threads):
     """x += omega r / d on the nodes of a colour."""
     n, m, parts, width = g[NODES], g[EDGES], g[PARTS], g[WIDTH]
     pointer, neighbour = ints(g[POINTER], n + 1), indices(g[NEIGHBOUR], m)
-    coefficient, fixed, inverse = floats(g[COEFFICIENT], m), floats(g[FIXED], n), floats(g[INVERSE], n)
+    coefficient, fixed, inverse = floats(g[COEFFICIENT], m), floats(g[FIXED], n), doubles(g[INVERSE], n)
     b, x, t = doubles(g[B], n), doubles(g[X], n), doubles(g[T], n)
     low, high = (g[RED], n) if colour else (0, g[RED])
     serial = threads == 1 or n < SERIAL_NODES
     bounds = ints(g[BOUNDS], 2 * (parts + 1))[colour * (parts + 1) : (colour + 1) * (parts + 1)]
     if mode == FIRST and serial:
-        _begin(inverse, b, x, omega, low, high)
+        rows.begin(inverse, b, x, omega, low, high)
     elif mode == FIRST:
-        _begin_parts(inverse, b, x, omega, bounds, parts)
+        rows.begin_parts(inverse, b, x, omega, bounds, parts)
     elif serial:
-        _relax(
+        rows.relax(
             width, pointer, neighbour, coefficient, fixed, inverse, b, x, t, omega, mode, step, low, high
         )
     else:
-        _relax_parts(
+        rows.relax_parts(
             width, pointer, neighbour, coefficient, fixed, inverse, b, x, t, omega, mode, step, bounds, parts
         )
 
@@ -270,9 +124,9 @@ def residual(g, threads, high):
     coefficient, fixed = floats(g[COEFFICIENT], m), floats(g[FIXED], n)
     b, x, t = doubles(g[B], n), doubles(g[X], n), doubles(g[T], n)
     if threads == 1 or n < SERIAL_NODES:
-        _residual(width, pointer, neighbour, coefficient, fixed, b, x, t, 0, high)
+        rows.residual(width, pointer, neighbour, coefficient, fixed, b, x, t, 0, high)
     else:
-        _residual_parts(width, pointer, neighbour, coefficient, fixed, b, x, t, high, g[PARTS])
+        rows.residual_parts(width, pointer, neighbour, coefficient, fixed, b, x, t, high, g[PARTS])
 
 
 @njit(**FAST)
@@ -286,24 +140,36 @@ def transfer(g, c, up, threads):
     if up:
         neighbour, coarse, x = indices(c[NEIGHBOUR], m), doubles(c[X], u), doubles(g[X], n)
         if serial:
-            _prolong(
-                child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, 0, u
+            rows.prolong(
+                child,
+                child_begin,
+                size,
+                weight_begin,
+                weight,
+                drained,
+                pointer,
+                neighbour,
+                flow,
+                coarse,
+                x,
+                0,
+                u,
             )
         else:
-            _prolong_parts(
-                child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, u,
-                g[PARTS],
+            rows.prolong_parts(
+                child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x,
+                u, g[PARTS],
             )  # fmt: skip
         return
     t, b, opposite = doubles(g[T], n), doubles(c[B], u), indices(c[OPPOSITE], m)
     if serial:
-        _collect(child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, b, 0, u)
-        _receive(pointer, opposite, flow, b, 0, u)
+        rows.collect(child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, b, 0, u)
+        rows.receive(pointer, opposite, flow, b, 0, u)
     else:
-        _collect_parts(
+        rows.collect_parts(
             child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, b, u, g[PARTS]
         )
-        _receive_parts(pointer, opposite, flow, b, u, g[PARTS])
+        rows.receive_parts(pointer, opposite, flow, b, u, g[PARTS])
 
 
 @njit(**FAST)
@@ -385,7 +251,7 @@ def _combine(g, z, r, e, v, ev, er, threads):
 @njit(
     types.void(
         types.int64[:, ::1], types.float64[:, :, ::1],
-        types.Tuple((types.int32[::1], types.int32[::1], types.int32[::1], types.float64[::1], types.float64[::1])),
+        types.Tuple((*[types.int32[::1]] * 3, *[types.float64[::1]] * 2)),
         types.int64, types.int64, types.int64, types.int64,
     ),
     **FAST,

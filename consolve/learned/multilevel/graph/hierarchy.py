@@ -19,7 +19,7 @@ MOST_LEFT = 0.8
 OVERSHOOT = 9.0
 """How many times the bound on the energy of P may be the coarse coefficient."""
 WEAKEST = 0.03
-"""An edge that is weaker than so many times the strongest of its nodes does not connect them within a block."""
+"""An edge weaker than so many times the strongest of its nodes does not connect them within a block."""
 MOST_UNKNOWNS = 512
 """Of a coarse cell."""
 OMEGA = np.array([[[1.05, 1.1], [1.05, 1.1]]])
@@ -103,7 +103,9 @@ class Level:
         return sum(a.nbytes for a in held)
 
 
-def finest(faces: Sequence[NDArray], dirichlet: NDArray, active: NDArray, scale: float, threads: int) -> Level:
+def finest(
+    faces: Sequence[NDArray], dirichlet: NDArray, active: NDArray, scale: float, threads: int
+) -> Level:
     """The graph of a grid's operator, divided by ``scale``: volumes of coefficients, active cells."""
     shape = active.shape
     lines = shape[0] * shape[1]
@@ -169,8 +171,9 @@ def coarsen(level: Level, most: float, jumps: bool, weakest: float, threads: int
     graph = level.pointer, level.neighbour, level.coefficient, level.direction, level.fixed
     for threshold in (weakest, 0.0):
         run_lines(
-            splitting_kernels.split, lines, threads, level.start, level.count, *graph, *starts, *squares, threshold,
-            MOST_UNKNOWNS, largest, members_begin, members, block, place, strongest, component, kept,
+            splitting_kernels.split, lines, threads, level.start, level.count, *graph, *starts, *squares,
+            threshold, MOST_UNKNOWNS, largest, members_begin, members, block, place, strongest, component,
+            kept,
         )  # fmt: skip
         if kept.sum() <= MOST_LEFT * nodes:
             break
@@ -207,14 +210,14 @@ def coarsen(level: Level, most: float, jumps: bool, weakest: float, threads: int
     drain_total, drain_resistance = np.zeros(unknowns, np.float32), np.zeros(unknowns, np.float32)
     weight = np.empty(int(weight_begin[-1]), np.float32)
     run_lines(
-        port_kernels.solve_ports, unknowns, threads, *graph, *tree, place, home, largest, most, port_begin, drained,
-        weight_begin, neighbour, direction, total, resistance, drain_total, drain_resistance, weight,
+        port_kernels.solve_ports, unknowns, threads, *graph, *tree, place, home, largest, most, port_begin,
+        drained, weight_begin, neighbour, direction, total, resistance, drain_total, drain_resistance, weight,
     )  # fmt: skip
     coefficient, opposite = np.empty(n, np.float32), np.empty(n, np.int32)
     fixed = np.empty(unknowns, np.float32)
     run_lines(
-        port_kernels.couple, unknowns, threads, child_begin, size, port_begin, drained, weight_begin, neighbour,
-        total, resistance, drain_total, drain_resistance, weight, coefficient, opposite, fixed,
+        port_kernels.couple, unknowns, threads, child_begin, size, port_begin, drained, weight_begin,
+        neighbour, total, resistance, drain_total, drain_resistance, weight, coefficient, opposite, fixed,
     )  # fmt: skip
     if jumps:
         bound, drain_bound = np.empty(n, np.float32), np.empty(unknowns, np.float32)
@@ -224,8 +227,8 @@ def coarsen(level: Level, most: float, jumps: bool, weakest: float, threads: int
             drain_bound,
         )  # fmt: skip
         run_lines(
-            port_kernels.clamp, unknowns, threads, port_begin, drained, opposite, bound, drain_bound, OVERSHOOT,
-            coefficient, fixed,
+            port_kernels.clamp, unknowns, threads, port_begin, drained, opposite, bound, drain_bound,
+            OVERSHOOT, coefficient, fixed,
         )  # fmt: skip
     transfer = Transfer(child, child_begin, size, weight_begin, weight, drained, opposite)
     coarse = Level(
@@ -277,9 +280,15 @@ class Hierarchy:
         level, record = self.levels[number], self.records[number]
         names = ["b", "x", "t"] + (["e", "v"] if number else [])
         level.vectors |= {name: np.zeros(level.nodes) for name in names}
-        inverse = np.empty(level.nodes, np.float32)
+        inverse = np.empty(level.nodes)
         run_lines(
-            port_kernels.invert, level.nodes, self.threads, level.pointer, level.coefficient, level.fixed, inverse
+            port_kernels.invert,
+            level.nodes,
+            self.threads,
+            level.pointer,
+            level.coefficient,
+            level.fixed,
+            inverse,
         )
         level.vectors["inverse"] = inverse
         level.vectors["bounds"] = _bounds(level, self.threads)

@@ -160,8 +160,9 @@ def _solve(a, m, f, G, ports, unit, potential, M, r):
 
 @njit(**STRICT)
 def solve_ports(
-    pointer, neighbour, coefficient, direction, fixed, child, child_begin, size, aggregate, place, home, largest,
-    most, port_begin, drained, weight_begin, port_neighbour, port_direction, total, resistance, drain_total,
+    pointer, neighbour, coefficient, direction, fixed, child, child_begin, size, aggregate, place, home,
+    largest, most, port_begin, drained, weight_begin, port_neighbour, port_direction, total, resistance,
+    drain_total,
     drain_resistance, weight, first, end,
 ):  # fmt: skip
     """Neighbour, direction, G_p and r_p of each port, the same of Dirichlet parts, and W / g of each node.

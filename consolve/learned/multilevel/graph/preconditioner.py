@@ -1,4 +1,4 @@
-"""Multigrid on a graph as a preconditioner: setup from a GridOperator, z = M r by one cycle, without torch."""
+"""Multigrid on a graph as a preconditioner: setup from a GridOperator, z = M r by one cycle."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from consolve.learned.multilevel.graph.choice import difficulty
 from consolve.learned.multilevel.graph.hierarchy import Hierarchy, finest
 from consolve.learned.multilevel.setup.hierarchy import EXTREME, LevelFacts, vanishes
 from consolve.pde.poisson.grid import GridOperator
+
 
 class GraphPreconditioner:
     """z = M r: one multigrid cycle on graphs whose coarse cells follow widths, walls and jumps.

@@ -18,14 +18,14 @@ def count_nodes(count, b0, b1, b2, nodes, first, end):
     """Number of nodes of each block."""
     N1, N2 = b1.size - 1, b2.size - 1
     for line in range(first, end):
-        I, J = line // N1, line % N1
-        for K in range(N2):
+        i0, j0 = line // N1, line % N1
+        for k0 in range(N2):
             m = 0
-            for i in range(b0[I], b0[I + 1]):
-                for j in range(b1[J], b1[J + 1]):
-                    for k in range(b2[K], b2[K + 1]):
+            for i in range(b0[i0], b0[i0 + 1]):
+                for j in range(b1[j0], b1[j0 + 1]):
+                    for k in range(b2[k0], b2[k0 + 1]):
                         m += count[i, j, k]
-            nodes[line * N2 + K] = m
+            nodes[line * N2 + k0] = m
 
 
 @njit(**STRICT)
@@ -79,13 +79,13 @@ def split(
     corner = np.empty((largest, 3), np.int64)
     outside = np.empty(largest, np.bool_)
     for line in range(first, end):
-        I, J = line // N1, line % N1
-        for K in range(N2):
-            here = line * N2 + K
+        i0, j0 = line // N1, line % N1
+        for k0 in range(N2):
+            here = line * N2 + k0
             begin, m = members_begin[here], 0
-            for i in range(b0[I], b0[I + 1]):
-                for j in range(b1[J], b1[J + 1]):
-                    for k in range(b2[K], b2[K + 1]):
+            for i in range(b0[i0], b0[i0 + 1]):
+                for j in range(b1[j0], b1[j0 + 1]):
+                    for k in range(b2[k0], b2[k0 + 1]):
                         for node in range(start[i, j, k], start[i, j, k] + count[i, j, k]):
                             strong = 0.0
                             if weakest > 0:
@@ -104,7 +104,10 @@ def split(
                     other = neighbour[e]
                     if block[other] == here and other > node:
                         strong = weakest * max(strongest[node], strongest[other])
-                        if strong == 0 or coefficient[e] * _weight(direction[e], i, j, k, s0, s1, s2) >= strong:
+                        if (
+                            strong == 0
+                            or coefficient[e] * _weight(direction[e], i, j, k, s0, s1, s2) >= strong
+                        ):
                             parent[_root(parent, p)] = _root(parent, place[other])
             for p in range(m):
                 size[_root(parent, p)] += 1
@@ -139,8 +142,8 @@ def split(
 
 @njit(**STRICT)
 def assign(
-    members_begin, counted, members, component, kept, begin, most, child, child_begin, size, home, aggregate, place,
-    first, end,
+    members_begin, counted, members, component, kept, begin, most, child, child_begin, size, home, aggregate,
+    place, first, end,
 ):  # fmt: skip
     """Number of each unknown in its level, and its nodes one after the other; for blocks first <= b < end.
 

@@ -1,4 +1,4 @@
-"""Widths of cells along each axis, seen from the coefficients, and the blocks that coarsening makes of them."""
+"""Widths of cells along each axis, seen from the coefficients, and the blocks that coarsening makes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SURELY = 3.0
 ``LEAST_SPREAD``; otherwise they count as equal."""
 LEAST_SPREAD = 0.35
 NARROW = 2.0
-"""Pairs on the first level are joined if they are less than so many times as wide as the narrowest could be."""
+"""On the first level, blocks are at most twice as wide as so many of the narrowest cells."""
 STEP = 2.0**0.25
 """By which the width of the blocks is raised while too many cells remain."""
 MOST_KEPT = 0.85
@@ -68,9 +68,9 @@ def estimate_widths(faces: Sequence[NDArray]) -> Widths:
     """Widths of the cells along the three axes of a volume, up to a common factor.
 
     On a tensor grid with cell widths h_a(i_a) and any coefficient k of each cell, c_a = k V / h_a^2, V the
-    volume of the cell.  So with <> the mean over the axes, -log(c_a) / 2 + <log c> / 2 = log h_a - <log h>, and k
-    and V are gone.  Means of this over planes give log h_a(i) for each axis; differences within the scatter
-    of the sample, or too small to matter, count as none.
+    volume of the cell.  So with <> the mean over the axes, -log(c_a) / 2 + <log c> / 2 = log h_a - <log h>,
+    and k and V are gone.  Means of this over planes give log h_a(i) for each axis; differences within the
+    scatter of the sample, or too small to matter, count as none.
 
     Parameters
     ----------
