@@ -41,6 +41,8 @@ class Choice:
         Levels with at most so many cells go to one rank.
     precision, device
         Of torch; ``auto`` and ``cpu`` for networks that do without.
+    on_graph
+        A multilevel model works on a graph, as ``needs_graph`` says.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Choice:
     gathered_cells: int
     precision: str = "auto"
     device: str = "cpu"
+    on_graph: bool = False
 
 
 class Model(Protocol):
@@ -105,10 +108,8 @@ def needs_graph(choice: Choice, operator: GridOperator | RowOperator) -> bool:
     return isinstance(operator, GridOperator) and graph_choice.needs_graph(choice.name, operator)
 
 
-def build_model(
-    choice: Choice, operator: GridOperator, cells: NDArray[np.int32], on_graph: bool = False
-) -> tuple[Model, str]:
-    """Build a network for the operator of one process, ``on_graph`` where ``needs_graph`` says so.
+def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]) -> tuple[Model, str]:
+    """Build a network for the operator of one process.
 
     Returns
     -------
@@ -119,7 +120,7 @@ def build_model(
     from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 
     weights, line = _load(choice, operator.ndim)
-    if on_graph:
+    if choice.on_graph:
         from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
 
         return GraphPreconditioner(operator, cells), GRAPH_LINE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -82,13 +83,13 @@ class Network:
         if self.unknowns == 0:
             self._forget()
             return
-        on_graph = needs_graph(choice, operator)
-        built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic, on_graph
+        choice = replace(choice, on_graph=needs_graph(choice, operator))
+        built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic
         if self._built_as != built_as or self._model is None:
             self._forget()  # its memory is free before the next is built
             if isinstance(operator, GridOperator):
                 cells = stencil.grid.cells.astype(np.int32, copy=False)
-                self._model, self.weights_line = build_model(choice, operator, cells, on_graph)
+                self._model, self.weights_line = build_model(choice, operator, cells)
             else:
                 tag = ctypes.c_int(0)
                 call("PetscObjectGetNewTag", handle(pc), ctypes.byref(tag))

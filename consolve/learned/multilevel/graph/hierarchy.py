@@ -263,11 +263,12 @@ class Hierarchy:
     def __init__(self, level: Level, ndim: int, jumps: bool, threads: int) -> None:
         self.levels, self.threads = [level], threads
         most = NARROW * min(float(w.min()) for w in level.widths)
-        self.is_irregular = False
+        self.is_irregular, weakest = False, WEAKEST if jumps else 0.0
         while not is_coarsest(level.nodes, level.edges) and max(level.shape) > 1:
-            weakest = WEAKEST if jumps or len(self.levels) > 1 else 0.0
             level, most = coarsen(level, most, jumps, weakest, threads)
-            self.is_irregular |= len(self.levels) < K_CYCLE[1] and int(level.count.max()) > 1
+            if int(level.count.max()) > 1:
+                weakest = WEAKEST  # holes in walls lead to weak edges
+                self.is_irregular |= len(self.levels) < K_CYCLE[1]
             self.levels.append(level)
         self.factors = factorise(level.pointer, level.neighbour, level.coefficient, level.fixed)
         self.records = np.zeros((len(self.levels), len(cycle_kernels.COLUMNS)), np.int64)
