@@ -19,6 +19,8 @@ from consolve.learned.models import load_multilevel
 from consolve.learned.multilevel.engine.grid_directions import GridDirections
 from consolve.learned.multilevel.engine.grid_iteration import iterate
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner, powers_of_two
+from consolve.learned.multilevel.graph.choice import needs_graph
+from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
 from consolve.pde.poisson.grid import GridOperator, as_volume
 from consolve.pde.poisson.uniform import UniformOperator
 from consolve.pde.poisson.uniform_residual import residual
@@ -79,7 +81,7 @@ class GridSolver:
         self._weights = load_multilevel(model, operator.ndim)
         self._lock = threading.RLock()
         self.model = os.fspath(model)
-        self._network: MultilevelPreconditioner | None = None
+        self._network: MultilevelPreconditioner | GraphPreconditioner | None = None
         self._shape: tuple[int, ...] = ()
         self.update(operator)
 
@@ -106,10 +108,16 @@ class GridSolver:
         given: GridOperator = operator if self._uniform is None else self._uniform
         self.operator = given
         self._closed = given.is_singular
-        if self._network is None or self._shape != operator.shape:
+        on_graph = needs_graph(self.model, given)
+        kind = GraphPreconditioner if on_graph else MultilevelPreconditioner
+        if not isinstance(self._network, kind) or self._shape != operator.shape:
             cells = np.arange(operator.active.size, dtype=np.int32)
             self._network = None  # its memory is free before the next is taken
-            self._network = MultilevelPreconditioner(given, self._weights, cells, self.threads)
+            if on_graph:
+                self._network = GraphPreconditioner(given, cells, self.threads)
+                self._network.flexible = True
+            else:
+                self._network = MultilevelPreconditioner(given, self._weights, cells, self.threads)
         else:
             self._network.update(given)
         self._shape = operator.shape
@@ -270,27 +278,25 @@ class _System:
         )
 
     def _conjugate_gradients(self, most: int) -> None:
-        """The preconditioned conjugate gradient method from x on, until its end is true."""
+        """The flexible conjugate gradient method from x on, with one direction kept."""
         if self.test(self.iterations, self.norm):
             return
         r, z, p = self.r, np.empty_like(self.r), np.zeros_like(self.r)
-        before = 0.0
+        product, energy = np.zeros_like(self.r), 0.0
         while self.iterations < most and not self.test(self.iterations, self.norm):
             self._network.apply(r.reshape(-1), z.reshape(-1))
-            rz = float(np.vdot(r, z))
-            p *= rz / before if before else 0.0
+            p *= -float(np.vdot(z, product)) / energy if energy else 0.0
             p += z
-            before = rz
-            product = self._operator.apply(p)
-            energy = float(np.vdot(p, product))
+            product = self._operator.apply(p, product)
+            energy, along = float(np.vdot(p, product)), float(np.vdot(r, p))
             if not (energy > 0 and np.isfinite(energy)):
                 return
-            self.x += rz / energy * p
-            r -= rz / energy * product
+            self.x += along / energy * p
+            r -= along / energy * product
             self.norm = float(np.linalg.norm(r))
             self.iterations += 1
             if self.test(self.iterations, self.norm):
-                self.norm, before = self.residual_norm(), 0.0
+                self.norm, energy = self.residual_norm(), 0.0
             self.history.append(self.norm)
 
 

@@ -16,7 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from consolve.base.threads import checked_threads, limited_to
-from consolve.learned.models import Choice, build_distributed_model, build_model, check_model_name
+from consolve.learned.models import (
+    Choice,
+    build_distributed_model,
+    build_model,
+    check_model_name,
+    needs_graph,
+)
 from consolve.learned.multilevel.setup.hierarchy import LevelFacts
 from consolve.pde.matrix.grid_map import GridMap
 from consolve.pde.matrix.local_rows import real_csr, rows_of_csr
@@ -59,7 +65,7 @@ class Preconditioner(LinearOperator):
         self._lock = threading.RLock()
         self._given = place
         self._network: Any = None
-        self._built_as: tuple[bool, int] = False, 0
+        self._built_as: tuple[bool, int, bool] = False, 0, False
         self._set_up(A)
         rows = A.unknowns if isinstance(A, GridOperator) else A.shape[0]
         super().__init__(np.dtype(np.float64), (rows, rows))
@@ -101,12 +107,13 @@ class Preconditioner(LinearOperator):
         self.setups += 1
 
     def _set_up_network(self, operator: GridOperator | RowOperator, cells: NDArray[np.int32]) -> None:
-        kind = type(operator) is RowOperator, operator.ndim
+        on_graph = needs_graph(self.model, operator)
+        kind = type(operator) is RowOperator, operator.ndim, on_graph
         if self._network is not None and self._built_as == kind:
             self._network.cells = cells
             self._network.update(operator)
         else:
-            choice = Choice(self.model, self.threads or numba.get_num_threads())
+            choice = Choice(self.model, self.threads or numba.get_num_threads(), on_graph=on_graph)
             if isinstance(operator, RowOperator):
                 self._network, self._line = build_distributed_model(choice, operator, None, 0, nullcontext())
             else:
@@ -251,7 +258,7 @@ def _again(
     """What `Preconditioner.__reduce__` describes."""
     new = Preconditioner.__new__(Preconditioner)
     new.model, new.threads, new.setups = model, threads, 0
-    new._lock, new._given, new._network, new._built_as = threading.RLock(), given, None, (False, 0)
+    new._lock, new._given, new._network, new._built_as = threading.RLock(), given, None, (False, 0, False)
     new._take(read, nonzeros)
     LinearOperator.__init__(new, np.dtype(np.float64), (read.grid.cells.size,) * 2)
     return new

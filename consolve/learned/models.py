@@ -18,6 +18,8 @@ from consolve.learned.dcdm.model import GatheredDCDM, build_dcdm, is_dcdm
 from consolve.learned.multilevel.cycle.transfer import Traffic
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.learned.multilevel.format import Weights, load_weights
+from consolve.learned.multilevel.graph import choice as graph_choice
+from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
 from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel, UnservedGrid
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.grid import GridOperator
@@ -30,6 +32,9 @@ DEFAULT = "multilevel"
 """What ``auto`` stands for."""
 GATHERED_CELLS = 32_768
 """Default of ``-pc_cnn_gathered_cells``."""
+
+GRAPH_LINE = "multigrid on a graph, for thin walls, stretched cells or jumps"
+"""What the view says of it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class Choice:
         Levels with at most so many cells go to one rank.
     precision, device
         Of torch; ``auto`` and ``cpu`` for networks that do without.
+    on_graph
+        A multilevel model works on a graph, as ``needs_graph`` says.
     """
 
     name: str
@@ -53,6 +60,7 @@ class Choice:
     gathered_cells: int = GATHERED_CELLS
     precision: str = "auto"
     device: str = "cpu"
+    on_graph: bool = False
 
 
 class Model(Protocol):
@@ -121,6 +129,11 @@ def load_multilevel(model: str | os.PathLike[str], ndim: int) -> Weights:
     return load_weights(DEFAULT if name == "auto" else name, ndim)
 
 
+def needs_graph(name: str, operator: GridOperator | RowOperator) -> bool:
+    """True where a model, by its name, and the operator of one process are for multigrid on a graph."""
+    return isinstance(operator, GridOperator) and graph_choice.needs_graph(name, operator)
+
+
 def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]) -> tuple[Model, str]:
     """Build a network for the operator of one process.
 
@@ -131,6 +144,8 @@ def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]
     if is_dcdm(choice.name):
         return build_dcdm(choice.name, operator, cells, choice.threads, choice.precision, choice.device)
     weights, line = _load(choice, operator.ndim)
+    if choice.on_graph:
+        return GraphPreconditioner(operator, cells), GRAPH_LINE
     return MultilevelPreconditioner(operator, weights, cells), line
 
 

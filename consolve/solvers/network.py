@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -11,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.errors import MatrixError
-from consolve.learned.models import Choice, Model, build_distributed_model, build_model, cycle_flops
+from consolve.learned.models import (
+    Choice,
+    Model,
+    build_distributed_model,
+    build_model,
+    cycle_flops,
+    needs_graph,
+)
 from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
@@ -70,11 +78,12 @@ class Network:
         unknowns = int(np.count_nonzero(operator.active))
         totals = (unknowns, rows) if comm is None else comm.allreduce(np.array([unknowns, rows]))
         self.unknowns, self.rows = int(totals[0]), int(totals[1])
-        built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic
         self.components = ClosedComponents.none()
         if self.unknowns == 0:
             self._forget()
             return
+        choice = replace(choice, on_graph=needs_graph(choice.name, operator))
+        built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic
         if self._built_as != built_as or self._model is None:
             self._forget()  # its memory is free before the next is built
             if isinstance(operator, GridOperator):
@@ -158,6 +167,12 @@ class Network:
     def is_symmetric(self) -> bool:
         """M is linear and symmetric."""
         return bool(getattr(self._model, "is_symmetric", True))
+
+    def allow_nonlinear(self, allowed: bool) -> None:
+        """Let a model that has a nonlinear form take it, or its linear one."""
+        model: Any = self._model
+        if hasattr(model, "flexible"):
+            model.flexible = allowed
 
     @property
     def model(self) -> Model | None:

@@ -51,6 +51,7 @@ from consolve.solvers.petsc.options import read_options
 from consolve.solvers.petsc.reporting import reported
 from consolve.solvers.petsc.versions import PETSc, call, handle
 from consolve.solvers.presolve import (
+    FLEXIBLE_CONJUGATE_METHODS,
     check_system,
     claims_convergence,
     refuse_unfit_method,
@@ -184,6 +185,7 @@ class PCCNN:
         """Refuse systems that a Krylov method would report as solved, or not solve, without a word of why."""
         if self._stencil is None:
             return
+        self._served.allow_nonlinear(ksp.getType() in FLEXIBLE_CONJUGATE_METHODS)
         if claims_convergence(ksp):
             refuse_unfit_method(ksp, self._served)
             warn_of_method(ksp)

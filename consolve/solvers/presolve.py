@@ -70,6 +70,9 @@ FLEXIBLE_METHODS = frozenset(
 )
 """KSP types that take a nonlinear preconditioner; a program's own type ``python`` is trusted to."""
 
+FLEXIBLE_CONJUGATE_METHODS = frozenset(("dcd", "fcg", "fgmres", "gcr"))
+"""KSP types for which a model that has a nonlinear form uses it: they gain by it."""
+
 
 def claims_convergence(ksp: PETSc.KSP) -> bool:
     """False for a smoother, a part of a preconditioner, or the inner KSP by which Chebyshev estimates
