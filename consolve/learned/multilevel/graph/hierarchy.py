@@ -308,6 +308,7 @@ class Hierarchy:
             arrays |= vars(level.transfer) | {
                 "flow": np.empty(level.neighbour.size),
                 "finer": level.transfer.child.size,
+                "largest": int(level.transfer.size.max(initial=1)),
                 "weights": level.transfer.weight.size,
             }
             level.vectors["flow"] = arrays["flow"]
