@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
-MOST_NODES, MOST_TREE_NODES, MOST_LOOPS = 400, 300_000, 4_000
-"""Nodes up to which a level is solved directly: any graph, and one that is nearly a tree; edges that it has
-more than a tree."""
+MOST_NODES, MOST_TREE_NODES, MOST_LOOPS, LOOPS_OF_NODES = 400, 300_000, 4_000, 0.15
+"""Nodes up to which a level is solved directly: any graph, and one that is nearly a tree; edges that it may
+have more than a tree, in number and by node."""
 
 Index = NDArray[np.int32]
 Factors = tuple[Index, Index, Index, NDArray[np.float64], NDArray[np.float64]]
@@ -18,7 +18,8 @@ Factors = tuple[Index, Index, Index, NDArray[np.float64], NDArray[np.float64]]
 
 def is_coarsest(nodes: int, edges: int) -> bool:
     """True where elimination costs little; ``edges`` counts each edge twice."""
-    return nodes <= MOST_NODES or (nodes <= MOST_TREE_NODES and edges // 2 <= nodes + MOST_LOOPS)
+    loops = min(MOST_LOOPS, LOOPS_OF_NODES * nodes)
+    return nodes <= MOST_NODES or (nodes <= MOST_TREE_NODES and edges / 2 <= nodes + loops)
 
 
 def factorise(pointer: NDArray, neighbour: NDArray, coefficient: NDArray, fixed: NDArray) -> Factors:
