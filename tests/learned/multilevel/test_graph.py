@@ -177,7 +177,7 @@ def test_restriction_is_the_transpose_and_constants_stay(name):
 
 
 def test_trees_are_solved_at_once(monkeypatch):
-    monkeypatch.setattr(coarsest, "MOST_TREE_NODES", 20_000)
+    monkeypatch.setattr(coarsest, "MOST_TREE_NODES", 300_000)
     operator = make_domain("maze", (60, 61), 2).operator()
     preconditioner = GraphPreconditioner(operator)
     assert len(preconditioner.levels) == 1

@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
-MOST_NODES, MOST_TREE_NODES = 400, 20_000
-"""Nodes up to which a level is solved directly: any graph, and one that is nearly a tree."""
-TREE_EDGES = 2.3
-"""Entries for each node up to which a graph counts as nearly a tree; a tree has 2."""
+MOST_NODES, MOST_TREE_NODES, MOST_LOOPS, LOOPS_OF_NODES = 400, 300_000, 4_000, 0.15
+"""Nodes up to which a level is solved directly: any graph, and one that is nearly a tree; edges that it may
+have more than a tree, in number and by node."""
 
 Index = NDArray[np.int32]
 Factors = tuple[Index, Index, Index, NDArray[np.float64], NDArray[np.float64]]
 
 
 def is_coarsest(nodes: int, edges: int) -> bool:
-    """True where elimination costs little."""
-    return nodes <= MOST_NODES or (nodes <= MOST_TREE_NODES and edges <= TREE_EDGES * nodes)
+    """True where elimination costs little; ``edges`` counts each edge twice."""
+    loops = min(MOST_LOOPS, LOOPS_OF_NODES * nodes)
+    return nodes <= MOST_NODES or (nodes <= MOST_TREE_NODES and edges / 2 <= nodes + loops)
 
 
 def factorise(pointer: NDArray, neighbour: NDArray, coefficient: NDArray, fixed: NDArray) -> Factors:

@@ -31,14 +31,14 @@ from consolve.learned.multilevel.graph.node_kernels import (
 
 COLUMNS = (
     "nodes", "red", "joined", "edges", "pointer", "neighbour", "coefficient", "fixed",
-    "inverse", "width", "bounds", "parts", "finer", "weights", "b", "x", "t",
+    "inverse", "width", "bounds", "parts", "finer", "largest", "weights", "b", "x", "t",
     "child", "child_begin", "size", "weight_begin", "weight", "drained", "flow",
     "opposite", "e", "v",
 )  # fmt: skip
 """Of a level's record.  From ``child`` on: transfers from the level above; then vectors of the K-cycle."""
 (
     NODES, RED, JOINED, EDGES, POINTER, NEIGHBOUR, COEFFICIENT, FIXED, INVERSE, WIDTH, BOUNDS, PARTS, FINER,
-    WEIGHTS, B, X, T, CHILD, CHILD_BEGIN, SIZE, WEIGHT_BEGIN, WEIGHT, DRAINED, FLOW, OPPOSITE, E, V,
+    LARGEST, WEIGHTS, B, X, T, CHILD, CHILD_BEGIN, SIZE, WEIGHT_BEGIN, WEIGHT, DRAINED, FLOW, OPPOSITE, E, V,
 ) = range(len(COLUMNS))  # fmt: skip
 
 SERIAL_NODES = 12_000
@@ -137,39 +137,31 @@ def transfer(g, c, up, threads):
     weight_begin, weight = ints(c[WEIGHT_BEGIN], u + 1), floats(c[WEIGHT], c[WEIGHTS])
     drained, flow, pointer = bytes_(c[DRAINED], u), doubles(c[FLOW], m), ints(c[POINTER], u + 1)
     serial = threads == 1 or u < SERIAL_NODES // 4
+    largest, parts = c[LARGEST], g[PARTS]
     if up:
         neighbour, coarse, x = indices(c[NEIGHBOUR], m), doubles(c[X], u), doubles(g[X], n)
         if serial:
             rows.prolong(
-                child,
-                child_begin,
-                size,
-                weight_begin,
-                weight,
-                drained,
-                pointer,
-                neighbour,
-                flow,
-                coarse,
-                x,
-                0,
-                u,
-            )
+                child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, coarse, x,
+                largest, 0, u,
+            )  # fmt: skip
         else:
             rows.prolong_parts(
-                child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x,
-                u, g[PARTS],
+                child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, coarse, x,
+                largest, u, parts,
             )  # fmt: skip
         return
     t, b, opposite = doubles(g[T], n), doubles(c[B], u), indices(c[OPPOSITE], m)
     if serial:
-        rows.collect(child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, b, 0, u)
+        rows.collect(
+            child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, b, largest, 0, u
+        )
         rows.receive(pointer, opposite, flow, b, 0, u)
     else:
         rows.collect_parts(
-            child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, b, u, g[PARTS]
+            child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, b, largest, u, parts
         )
-        rows.receive_parts(pointer, opposite, flow, b, u, g[PARTS])
+        rows.receive_parts(pointer, opposite, flow, b, u, parts)
 
 
 @njit(**FAST)

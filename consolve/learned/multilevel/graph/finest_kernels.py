@@ -40,8 +40,11 @@ def number(active, nodes, start, first, end):
 
 
 @njit(**STRICT)
-def fill(f0, f1, f2, dirichlet, start, scale, neighbour, coefficient, direction, fixed, first, end):
-    """Edges of each node, one for each of 4 or 6 directions: (nodes, directions); a closed one leads back."""
+def fill(f0, f1, f2, dirichlet, start, scale, neighbour, coefficient, direction, fixed, fault, first, end):
+    """Edges of each node, one for each of 4 or 6 directions: (nodes, directions); a closed one leads back.
+
+    ``fault[0]`` is set where single precision does not hold a coefficient.
+    """
     n0, n1, n2 = start.shape
     width = neighbour.shape[1]
     for line in range(first, end):
@@ -50,7 +53,10 @@ def fill(f0, f1, f2, dirichlet, start, scale, neighbour, coefficient, direction,
             node = start[i, j, k]
             if node < 0:
                 continue
-            fixed[node] = dirichlet[i, j, k] * scale
+            part = dirichlet[i, j, k] * scale
+            fixed[node] = part
+            if (part > 0 and fixed[node] == 0) or fixed[node] == np.inf:
+                fault[0] = True
             for e in range(width):
                 way = e + 6 - width
                 up = way % 2
@@ -72,4 +78,6 @@ def fill(f0, f1, f2, dirichlet, start, scale, neighbour, coefficient, direction,
                 is_open = c > 0
                 neighbour[node, e] = other if is_open else node
                 coefficient[node, e] = c if is_open else 0
+                if is_open and coefficient[node, e] == 0:
+                    fault[0] = True
                 direction[node, e] = way

@@ -12,7 +12,7 @@ from consolve.base.threads import run_lines
 from consolve.learned.multilevel.graph import cycle_kernels, finest_kernels, port_kernels, splitting_kernels
 from consolve.learned.multilevel.graph.coarsest import factorise, is_coarsest
 from consolve.learned.multilevel.graph.widths import NARROW, Widths, coarser, estimate_widths
-from consolve.learned.multilevel.setup.hierarchy import LevelFacts
+from consolve.learned.multilevel.setup.hierarchy import EXTREME, LevelFacts
 
 MOST_LEFT = 0.8
 """Of the nodes: where more would become unknowns, weak edges connect, too."""
@@ -106,7 +106,13 @@ class Level:
 def finest(
     faces: Sequence[NDArray], dirichlet: NDArray, active: NDArray, scale: float, threads: int
 ) -> Level:
-    """The graph of a grid's operator, divided by ``scale``: volumes of coefficients, active cells."""
+    """The graph of a grid's operator, divided by ``scale``: volumes of coefficients, active cells.
+
+    Raises
+    ------
+    ValueError
+        If coefficients leave the range of single precision.
+    """
     shape = active.shape
     lines = shape[0] * shape[1]
     nodes = np.zeros((2, lines), np.int64)
@@ -119,10 +125,13 @@ def finest(
     width = 6 if shape[0] > 1 else 4
     neighbour, direction = np.empty((total, width), np.int32), np.empty((total, width), np.uint8)
     coefficient, fixed = np.empty((total, width), np.float32), np.empty(total, np.float32)
+    fault = np.zeros(1, np.bool_)
     run_lines(
         finest_kernels.fill, lines, threads, *faces, dirichlet, start, 1 / scale, neighbour, coefficient,
-        direction, fixed,
+        direction, fixed, fault,
     )  # fmt: skip
+    if fault[0]:
+        raise ValueError(EXTREME)
     edges = neighbour.reshape(-1), coefficient.reshape(-1), direction.reshape(-1)
     pointer = np.arange(0, width * total + 1, width, dtype=np.int32)
     return Level(
@@ -299,6 +308,7 @@ class GraphHierarchy:
             arrays |= vars(level.transfer) | {
                 "flow": np.empty(level.neighbour.size),
                 "finer": level.transfer.child.size,
+                "largest": int(level.transfer.size.max(initial=1)),
                 "weights": level.transfer.weight.size,
             }
             level.vectors["flow"] = arrays["flow"]

@@ -3,6 +3,7 @@
 Each works on nodes low <= i < high, and has a twin for several threads.
 """
 
+import numpy as np
 from numba import njit, prange, types
 
 from consolve.base.jit import FAST
@@ -99,34 +100,51 @@ def residual_parts(width, pointer, neighbour, coefficient, fixed, b, x, t, high,
 
 
 @njit(**FAST)
-def collect(child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, sums, low, high):
+def collect(
+    child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, sums, largest, low, high
+):
     """Own part of P^T t, and what each port takes away of it for its neighbour."""
+    own = np.empty(largest)
     for u in range(low, high):
-        begin, end, at = pointer[u], pointer[u + 1], weight_begin[u]
-        for p in range(begin, end):
-            flow[p] = 0
+        at, m, first = weight_begin[u], size[u], child_begin[u]
         total = 0.0
-        for q in range(child_begin[u], child_begin[u] + size[u]):
-            value = t[child[q]]
-            total += value
-            for p in range(begin, end):
-                flow[p] += weight[at] * value
-                at += 1
-            if drained[u]:
-                total -= weight[at] * value
-                at += 1
-        for p in range(begin, end):
-            total -= flow[p]
+        for i in range(m):
+            own[i] = t[child[first + i]]
+            total += own[i]
+        for p in range(pointer[u], pointer[u + 1]):
+            s = 0.0
+            for i in range(m):
+                s += weight[at + i] * own[i]
+            flow[p] = s
+            total -= s
+            at += m
+        if drained[u]:
+            for i in range(m):
+                total -= weight[at + i] * own[i]
         sums[u] = total
 
 
 @njit(parallel=True, **FAST)
 def collect_parts(
-    child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, sums, nodes, parts
+    child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, sums, largest, nodes, parts
 ):
     for q in prange(parts):
         low, high = nodes * q // parts, nodes * (q + 1) // parts
-        collect(child, child_begin, size, weight_begin, weight, drained, pointer, t, flow, sums, low, high)
+        collect(
+            child,
+            child_begin,
+            size,
+            weight_begin,
+            weight,
+            drained,
+            pointer,
+            t,
+            flow,
+            sums,
+            largest,
+            low,
+            high,
+        )
 
 
 @njit(**FAST)
@@ -147,42 +165,34 @@ def receive_parts(pointer, opposite, flow, sums, nodes, parts):
 
 @njit(**FAST)
 def prolong(
-    child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, low, high
+    child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, coarse, x, largest, low, high
 ):
+    """x += P of the coarse x."""
+    values = np.empty(largest)
     for u in range(low, high):
-        begin, end, at = pointer[u], pointer[u + 1], weight_begin[u]
+        at, m, first = weight_begin[u], size[u], child_begin[u]
         own = coarse[u]
-        for p in range(begin, end):
-            flow[p] = coarse[neighbour[p]] - own
-        for q in range(child_begin[u], child_begin[u] + size[u]):
-            value = own
-            for p in range(begin, end):
-                value += weight[at] * flow[p]
-                at += 1
-            if drained[u]:
-                value -= weight[at] * own
-                at += 1
-            x[child[q]] += value
+        for i in range(m):
+            values[i] = own
+        for p in range(pointer[u], pointer[u + 1]):
+            difference = coarse[neighbour[p]] - own
+            for i in range(m):
+                values[i] += weight[at + i] * difference
+            at += m
+        if drained[u]:
+            for i in range(m):
+                values[i] -= weight[at + i] * own
+        for i in range(m):
+            x[child[first + i]] += values[i]
 
 
 @njit(parallel=True, **FAST)
 def prolong_parts(
-    child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, flow, coarse, x, nodes, parts
-):
+    child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, coarse, x, largest, nodes,
+    parts,
+):  # fmt: skip
     for q in prange(parts):
-        low, high = nodes * q // parts, nodes * (q + 1) // parts
         prolong(
-            child,
-            child_begin,
-            size,
-            weight_begin,
-            weight,
-            drained,
-            pointer,
-            neighbour,
-            flow,
-            coarse,
-            x,
-            low,
-            high,
-        )
+            child, child_begin, size, weight_begin, weight, drained, pointer, neighbour, coarse, x, largest,
+            nodes * q // parts, nodes * (q + 1) // parts,
+        )  # fmt: skip

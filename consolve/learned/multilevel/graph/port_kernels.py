@@ -167,8 +167,8 @@ def solve_ports(
 ):  # fmt: skip
     """Neighbour, direction, G_p and r_p of each port, the same of Dirichlet parts, and W / g of each node.
 
-    ``weight[weight_begin[u] + i * n + p]`` is for node i and port p of u; with a Dirichlet part, that is the
-    last of the n ports.  Unknowns like the one before are not solved for again.
+    ``weight[weight_begin[u] + p * m + i]`` is for node i of m and port p of u; a Dirichlet part is the last
+    port.  Unknowns like the one before are not solved for again.
     """
     a, factors = np.empty((largest, largest)), np.empty((largest, largest))
     f, potential = np.zeros((most + 1, largest)), np.zeros((most + 1, largest))
@@ -220,7 +220,7 @@ def solve_ports(
         w = weight_begin[u]
         for i in range(m):
             for p in range(ports):
-                weight[w + i * ports + p] = potential[p, i]
+                weight[w + p * m + i] = potential[p, i]
 
 
 @njit(**STRICT)
@@ -244,13 +244,13 @@ def couple(
             g = 1 / (resistance[mine] + 1 / total[mine] + resistance[theirs])
             coefficient[p] = g
             for i in range(size[u]):
-                weight[w + i * ports + p - low] *= g
+                weight[w + (p - low) * size[u] + i] *= g
         fixed[u] = 0.0
         if drained[u]:
             g = 1 / (drain_resistance[u] + 1 / drain_total[u])
             fixed[u] = g
             for i in range(size[u]):
-                weight[w + i * ports + ports - 1] *= g
+                weight[w + (ports - 1) * size[u] + i] *= g
 
 
 @njit(**STRICT)
@@ -262,59 +262,59 @@ def energy_bounds(
     difference across fine edge f, P^T A P <= diag(sum_f c_f |a_fp| sum_q |a_fq|)."""
     for u in range(first, end):
         low, high, begin, w = port_begin[u], port_begin[u + 1], child_begin[u], weight_begin[u]
-        n = high - low
+        n, m = high - low, size[u]
         ports = n + 1 if drained[u] else n
         for p in range(low, high):
             bound[p] = 0.0
         drain = 0.0
-        for i in range(size[u]):
+        for i in range(m):
             node = child[begin + i]
-            mine = w + i * ports
+            mine = w + i
             own = 0.0
             for p in range(ports):
-                own += abs(weight[mine + p])
+                own += abs(weight[mine + p * m])
             c = fixed[node]
             if c > 0:
-                last = weight[mine + n]
+                last = weight[mine + n * m]
                 a = abs(1 - last)
                 s = own - abs(last) + a
                 for p in range(n):
-                    bound[low + p] += c * abs(weight[mine + p]) * s
+                    bound[low + p] += c * abs(weight[mine + p * m]) * s
                 drain += c * a * s
             for e in range(pointer[node], pointer[node + 1]):
                 other, c = neighbour[e], coefficient[e]
                 J = aggregate[other]
                 if J == u:
                     if other > node:
-                        theirs = w + place[other] * ports
+                        theirs = w + place[other]
                         s = 0.0
                         for p in range(ports):
-                            s += abs(weight[mine + p] - weight[theirs + p])
+                            s += abs(weight[mine + p * m] - weight[theirs + p * m])
                         for p in range(n):
-                            bound[low + p] += c * abs(weight[mine + p] - weight[theirs + p]) * s
+                            bound[low + p] += c * abs(weight[mine + p * m] - weight[theirs + p * m]) * s
                         if ports > n:
-                            drain += c * abs(weight[mine + n] - weight[theirs + n]) * s
+                            drain += c * abs(weight[mine + n * m] - weight[theirs + n * m]) * s
                 elif J != NONE:
                     here = low
                     while port_neighbour[here] != J:
                         here += 1
                     there = opposite[here] - port_begin[J]
                     stride = port_begin[J + 1] - port_begin[J] + (1 if drained[J] else 0)
-                    theirs = weight_begin[J] + place[other] * stride
+                    theirs = weight_begin[J] + place[other]
                     s = own
                     for p in range(stride):
-                        s += abs(weight[theirs + p])
-                    across = weight[mine + here - low]
-                    s -= abs(across) + abs(weight[theirs + there])
-                    a = abs(1 - across - weight[theirs + there])
+                        s += abs(weight[theirs + p * size[J]])
+                    across = weight[mine + (here - low) * m]
+                    s -= abs(across) + abs(weight[theirs + there * size[J]])
+                    a = abs(1 - across - weight[theirs + there * size[J]])
                     s += a
                     for p in range(n):
                         if low + p == here:
                             bound[here] += 0.5 * c * a * s
                         else:
-                            bound[low + p] += c * abs(weight[mine + p]) * s
+                            bound[low + p] += c * abs(weight[mine + p * m]) * s
                     if ports > n:
-                        drain += c * abs(weight[mine + n]) * s
+                        drain += c * abs(weight[mine + n * m]) * s
         drain_bound[u] = drain
 
 

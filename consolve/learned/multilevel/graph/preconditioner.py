@@ -12,7 +12,7 @@ from consolve.learned.multilevel.cycle.vector_kernels import absolute_sum
 from consolve.learned.multilevel.graph import vector_kernels
 from consolve.learned.multilevel.graph.choice import difficulty
 from consolve.learned.multilevel.graph.hierarchy import GraphHierarchy, finest
-from consolve.learned.multilevel.setup.hierarchy import EXTREME, LevelFacts, vanishes
+from consolve.learned.multilevel.setup.hierarchy import LevelFacts
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
 
@@ -68,8 +68,6 @@ class GraphPreconditioner:
         largest = largest if largest > 0 else float(dirichlet.max())
         self.scale = 2.0 ** np.floor(np.log2(largest)) if largest > 0 else 1.0
         level = finest(faces, dirichlet, active, self.scale, self.threads)
-        if vanishes((*operator.face_coefficient, dirichlet), self.scale):
-            raise ValueError(EXTREME)
         cells = operator.cells if self.cells is None else self.cells
         self._node = level.start.reshape(-1)[cells]
         self._hierarchy = GraphHierarchy(level, operator.ndim, difficulty(operator).jumps > 0, self.threads)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from consolve.base.jit import STRICT
 
-SAMPLES = 100_000
+SAMPLES = 30_000
 """Cells that are looked at for the widths, about."""
 SURELY = 3.0
 """Widths vary if their logarithms scatter by more than so many standard errors, and by more than
