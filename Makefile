@@ -29,8 +29,8 @@ setup: $(VENV)/.ready ## system packages (Debian), virtual environment, Python p
 demo: $(VENV)/.ready ## a smoke plume, its projections by -pc_type cnn against plain CG
 	@$(PY) -m consolve demo $(D)
 
-test: $(VENV)/.ready ## the tests (T="-k name", T=--slow for the long ones too)
-	@$(PY) -m pytest $(T)
+test: $(VENV)/.ready ## the tests, on two processes (T="-k name", T="-n 0", T=--slow for the long ones too)
+	@$(PY) -m pytest -n 2 --dist loadfile $(T)
 
 bench: $(VENV)/.ready ## one system by every solver (B="--dim 3 --cells 64 ...")
 	@$(PY) -m consolve bench poisson $(B)

@@ -15,7 +15,6 @@ same solver and problem), writes ``docs/dcdm-*.png`` and the tables of ``docs/dc
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -31,7 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import dcdm_report
 import dcdm_scenes
 
-from consolve.base.files import whole_file
+from consolve.bench import result_file
 from consolve.bench.captured import capture, read_systems
 from consolve.bench.launch import WorkerError, run_worker
 from consolve.bench.poisson import machine
@@ -64,7 +63,7 @@ class Case:
 def main() -> int:
     """Run what the command line asks for; 2 for wrong usage."""
     chosen = arguments()
-    document = json.loads(chosen.out.read_text()) if chosen.out.exists() else {"cases": []}
+    document = result_file.read(chosen.out) if chosen.out.exists() else {"cases": []}
     if not chosen.report:
         try:
             cases, solvers = cases_of(chosen), solvers_of(chosen)
@@ -82,8 +81,8 @@ def main() -> int:
                     say(f"{n}^{dim}: {solver.name}")
                     for case, row in measure(paths, solver, chosen).items():
                         keep(parts[case], row)
-                    with whole_file(chosen.out) as whole:
-                        whole.write_text(json.dumps(document, indent=1) + "\n")
+                    dcdm_report.drop_histories(document["cases"])
+                    result_file.write(chosen.out, document)
     text = dcdm_report.tables(document)
     print(text)
     if not chosen.no_docs and document["cases"]:
@@ -170,7 +169,7 @@ def solvers_of(chosen: argparse.Namespace) -> dict[int, list[Solver]]:
 def network(name: str, sources: Sequence[str], dim: int) -> Solver | None:
     """A solver with the first of the weights that are for this dimension."""
     from consolve.learned.dcdm.format import load_dcdm_weights
-    from consolve.learned.multilevel.format import WeightsError
+    from consolve.learned.weights.file import WeightsError
 
     reasons = []
     for source in sources:

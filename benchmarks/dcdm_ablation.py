@@ -15,7 +15,6 @@ Everything else is the same: steps, batch, optimiser, schedule.  Each network th
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ import torch.nn.functional as functional
 from petsc4py import PETSc
 from torch import Tensor, nn
 
+from consolve.bench import result_file
 from consolve.learned.dcdm.energy import energy_loss, random_errors
 from consolve.learned.dcdm.format import DCDMSettings
 from consolve.learned.dcdm.layers import convolution, convolutions, residual_pairs
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of networks")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    rows = result_file.read(options.out)["rows"] if options.out.exists() else []
     for loss in ("residual", "energy"):
         for name in RATE:
             if (options.only and name not in options.only) or (loss == "residual" and "image" in name):
@@ -203,7 +203,7 @@ def main() -> None:
             row = {"network": name, "loss": loss, "steps": options.steps, "parameters": parameters}
             rows = [r for r in rows if (r["network"], r["loss"]) != (name, loss)]
             rows.append({**row, **facts, "iterations": found})
-            options.out.write_text(json.dumps(rows, indent=1) + "\n")
+            result_file.write(options.out, rows)
     heads = list(rows[0]["iterations"])
     print("| network | loss | parameters | " + " | ".join(h + "²" for h in heads) + " |")
     print("|---|---|---|" + "---|" * len(heads))

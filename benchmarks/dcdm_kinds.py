@@ -25,7 +25,7 @@ import dcdm_report
 import dcdm_sizes
 import numpy as np
 
-from consolve.base.files import whole_file
+from consolve.bench import result_file
 from consolve.bench.measure import cpu_model
 
 RESULTS = Path(__file__).parent / "results" / "dcdm_kinds.json"
@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--no-docs", action="store_true", help="print the tables only")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     chosen = parser.parse_args()
-    document = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
+    document = result_file.read(chosen.out) if chosen.out.exists() else {}
     if not chosen.report:
         if chosen.folder is None or not (chosen.folder / "models").is_dir():
             print(
@@ -99,8 +99,7 @@ def main() -> int:
         document["machine"] = {"cpu": cpu_model(), "cores": os.cpu_count()}
         for name in chosen.table or TABLES:
             document[name] = measure(TABLES[name], chosen.folder / "models", chosen.seeds)
-            with whole_file(chosen.out) as part:
-                part.write_text(json.dumps(document, indent=1) + "\n")
+            result_file.write(chosen.out, document)
     for name in TABLES:
         if name in document:
             text = table(TABLES[name], document[name])

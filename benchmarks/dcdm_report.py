@@ -203,6 +203,16 @@ def _with_histories(parts: Sequence[Part]) -> Iterator[Part]:
             yield max(chosen, key=lambda p: (len(list(_histories(p))), p["scene"] == "body", p["cells"]))
 
 
+def drop_histories(parts: Sequence[Part]) -> None:
+    """Keep the residual histories that a picture shows, and no others."""
+    shown = [id(part) for part in _with_histories(parts)]
+    for part in parts:
+        if id(part) not in shown:
+            for row in part["results"]:
+                for system in row["systems"]:
+                    system.pop("history", None)
+
+
 def _histories(part: Part) -> Iterator[tuple[str, Sequence[float]]]:
     for row in part["results"]:
         for system in row["systems"]:

@@ -14,7 +14,6 @@ Markdown, and writes ``docs/dcdm-sizes.png`` and its tables of ``docs/dcdm-exper
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ import dcdm_report
 import numpy as np
 
 from consolve.base.files import whole_file
-from consolve.bench import plots
+from consolve.bench import plots, result_file
 from consolve.bench.measure import cpu_model
 
 RESULTS = Path(__file__).parent / "results" / "dcdm_sizes.json"
@@ -43,7 +42,7 @@ Row = dict[str, Any]
 def main() -> int:
     """Run what the command line asks for; 2 for wrong usage."""
     chosen = arguments()
-    document = json.loads(chosen.out.read_text()) if chosen.out.exists() else {"rows": []}
+    document = result_file.read(chosen.out) if chosen.out.exists() else {"rows": []}
     if not chosen.report:
         try:
             models = models_of(chosen.model or MODELS)
@@ -54,8 +53,7 @@ def main() -> int:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         for row in rows(chosen, models):
             document["rows"] = [r for r in document["rows"] if any(r[k] != row[k] for k in KEY)] + [row]
-            with whole_file(chosen.out) as part:
-                part.write_text(json.dumps(document, indent=1) + "\n")
+            result_file.write(chosen.out, document)
     text = tables(document["rows"])
     print(text)
     if not chosen.no_docs and document["rows"]:
@@ -136,7 +134,7 @@ def options_of(dim: int, models: dict[str, list[str]], plain: Sequence[str]) -> 
     """PETSc options of each solver; a model without weights for this dimension is left out with a line."""
     from consolve.bench.roster import SOLVERS
     from consolve.learned.dcdm.format import load_dcdm_weights
-    from consolve.learned.multilevel.format import WeightsError
+    from consolve.learned.weights.file import WeightsError
 
     solvers = {name: SOLVERS[name].options(dim, 1) for name in plain}
     for name, sources in models.items():

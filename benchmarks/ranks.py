@@ -3,25 +3,21 @@
     python benchmarks/ranks.py [CELLS [ROUNDS]]     default: 256 5 (a cube with spheres, white noise, 1e-6)
 
 The variants take turns, each time in fresh processes, since times of one process on a virtual machine depend
-on the memory that it happens to get.  Writes benchmarks/results/ranks.json and prints the median and the
-shortest total of each, and ratios to one core.
+on the memory that it happens to get.  Prints the median and the shortest total of each, and ratios to
+one core.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 
-from consolve.base.files import whole_file
 from consolve.bench.launch import run_worker
 from consolve.bench.measure import cpu_model
 from consolve.bench.poisson import PoissonProblem
 from consolve.bench.roster import SOLVERS, stopping_options
 
-RESULT = Path(__file__).parent / "results" / "ranks.json"
 VARIANTS = {"one core": (1, 1), "two threads": (1, 2), "two ranks": (2, 1)}
 SEED, REPEAT = 7, 2
 
@@ -59,9 +55,7 @@ def main(cells: int, rounds: int) -> None:
             f"{middle['total_s']:.2f} | {min(row['total_s'] for row in found):.2f} | "
             f"{alone / middle['total_s']:.2f} |"
         )
-    document = {"problem": problem.as_json(), "machine": {"cpu": cpu_model()}, "results": rows}
-    with whole_file(RESULT) as path:
-        path.write_text(json.dumps(document, indent=1))
+    print(f"\n{cpu_model()}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ the bytes of the kernels.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -25,8 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from dcdm_report import write_into
 
-from consolve.base.files import whole_file
-from consolve.bench import plots
+from consolve.bench import plots, result_file
 from consolve.bench.measure import cpu_model
 from consolve.bench.row_file import RowFile
 
@@ -48,14 +46,12 @@ def main() -> int:
     chosen = parser.parse_args()
     if not chosen.report:
         measured = measure()
-        chosen.triad.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(chosen.triad) as part:
-            part.write_text(json.dumps(measured, indent=1) + "\n")
+        result_file.write(chosen.triad, measured)
     for path, how in ((chosen.triad, "without --report"), (chosen.kernels, "after benchmarks/kernels.py")):
         if not path.exists():
             print(f"roofline.py: there is no {path}: run this {how}", file=sys.stderr)
             return 1
-    triad = json.loads(chosen.triad.read_text())
+    triad = result_file.read(chosen.triad)
     groups = grids(RowFile(chosen.kernels, ("kernel", "network", "domain", "dim", "cells", "threads")).rows)
     text = triad_table(triad) + "\n\n" + "\n\n".join(kernel_table(rows, triad) for rows in groups) + "\n"
     print(text)

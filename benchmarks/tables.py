@@ -10,13 +10,12 @@ Each writes benchmarks/results/NAME.json and prints a Markdown table.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from itertools import product
 from pathlib import Path
 
-from consolve.base.files import whole_file
+from consolve.bench import result_file
 from consolve.bench.poisson import Conditions, PoissonProblem, run_poisson
 from consolve.bench.roster import find_solver
 
@@ -105,11 +104,8 @@ def main() -> int:
     if unknown:
         print(f"unknown part {unknown[0]!r}; known: {', '.join(parts)}", file=sys.stderr)
         return 2
-    RESULTS.mkdir(exist_ok=True)
     for name in names:
-        documents = parts[name]()
-        with whole_file(RESULTS / f"{name}.json") as part:
-            part.write_text(json.dumps(documents, indent=1))
+        result_file.write(RESULTS / f"{name}.json", parts[name]())
     return 0
 
 

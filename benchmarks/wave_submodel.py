@@ -13,7 +13,6 @@ several.  Writes benchmarks/results/wave_submodel.json and prints the table.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 import warnings
@@ -27,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from wave_baselines import Baseline, nearest_neighbour, pod_network
 
-from consolve.base.files import whole_file
+from consolve.bench import result_file
 from consolve.bench.measure import cpu_model
 from consolve.bench.wave import field_errors, least_ms, summary, whole_runs
 from consolve.learned.waves.generator_inference import ExtrapolationWarning, WaveGenerator
@@ -190,8 +189,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             "surrogates": rows,
             "finite_elements": [whole_runs(data, min(runs, FE_RUNS), n) for n in meshes],
         }
-    with whole_file(options.out) as part:
-        part.write_text(json.dumps(result, indent=1) + "\n")
+    result_file.write(options.out, result)
     table(result)
     return result
 

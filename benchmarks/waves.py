@@ -11,7 +11,6 @@ prints the tables of docs/wave.md.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -20,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 
 from consolve.base.files import whole_file
-from consolve.bench import wave
+from consolve.bench import result_file, wave
 from consolve.learned.waves.format import load_wave_weights
 from consolve.pde.waves.data import WaveData
 
@@ -255,7 +254,7 @@ def main() -> None:
     parser.add_argument("--fe-runs", type=int, default=8, help="test runs of finite elements")
     parser.add_argument("--only", choices=["propagators", "generators", "curve"], action="append")
     chosen = parser.parse_args()
-    result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    result = result_file.read(RESULTS) if RESULTS.exists() else {}
     parts = chosen.only or ["propagators", "generators", "curve"]
     if "propagators" in parts:
         result["propagators"] = propagators(chosen.directory, chosen.runs, chosen.fe_runs)
@@ -263,8 +262,7 @@ def main() -> None:
         result["generators"] = generators(chosen.directory, 2 * chosen.runs)
     if "curve" in parts:
         result["curve"] = curve(chosen.directory, chosen.runs)
-    with whole_file(RESULTS) as part:
-        part.write_text(json.dumps(result, indent=1, default=float) + "\n")
+    result_file.write(RESULTS, result)
     tables(result)
     pictures(result)
 

@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -42,15 +43,32 @@ for command in (demo, solve, flow, bench, data, train, wave, options, plugin):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script: run a command and leave with its exit code."""
+    _open_closed_streams()
     # Threads that spin while they wait cost many times their work on a machine that does other work too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = run(words, debug=_take_debug(words))
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0 and not isinstance(error, BrokenPipeError):
+            _tell(f"error: standard output: {error.strerror}")
+            code = FAILED
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Let what is printed go nowhere where a stream is closed (``>&-``), and not into the next file that is
+    opened in its place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def run(words: list[str], debug: bool = False) -> int:
@@ -60,13 +78,13 @@ def run(words: list[str], debug: bool = False) -> int:
             warnings.showwarning = _show_warning
             return _run(words)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        _tell(error.format_message())
         return error.exit_code
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        _tell(f"error: {error.format_message()}")
         context = getattr(error, "ctx", None)
         if context is not None:
-            click.echo(f"Try '{context.command_path} --help'.", err=True)
+            _tell(f"Try '{context.command_path} --help'.")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _interrupted()
@@ -77,7 +95,7 @@ def run(words: list[str], debug: bool = False) -> int:
             return _interrupted()
         if debug:
             raise
-        click.echo(f"error: {_one_line(error)}", err=True)
+        _tell(f"error: {_one_line(error)}")
         return NOT_CONVERGED if type(error).__name__ == "NotConverged" else FAILED
 
 
@@ -88,7 +106,13 @@ def _run(words: list[str]) -> int:
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
     if not issubclass(category, DeprecationWarning):
-        click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+        _tell(f"warning: {' '.join(str(message).split())}")
+
+
+def _tell(text: str) -> None:
+    """A line on stderr.  Where it cannot be written, as on a full disk, nothing can be told of that."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _take_debug(words: list[str]) -> bool:
@@ -100,7 +124,7 @@ def _take_debug(words: list[str]) -> bool:
 
 
 def _interrupted() -> int:
-    click.echo("interrupted", err=True)
+    _tell("interrupted")
     return INTERRUPTED
 
 
@@ -122,6 +146,14 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"{error}; see the README for what has to be installed"
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if type(error).__module__.startswith("petsc4py"):
+        from consolve.solvers.petsc.versions import innermost
+
+        if isinstance(error.__cause__, Exception):  # ours, as newer petsc4py hands it on
+            return _one_line(error.__cause__)
+        return f"PETSc: {innermost(error)}"
     if isinstance(error, EXPECTED) and text:
         return text
     return f"{type(error).__name__}: {text} (unexpected; --debug shows where)"

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from consolve.base.arrays import zeros
-from consolve.base.errors import InconsistentRightHandSide, NotConverged
+from consolve.base.errors import NotConverged
+from consolve.base.scaling import check_finite, scale_of
+from consolve.base.threads import check_not_forked, checked_threads, limited_to
+from consolve.learned.models import load_multilevel
 from consolve.learned.multilevel.engine.grid_directions import GridDirections
 from consolve.learned.multilevel.engine.grid_iteration import iterate
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner, powers_of_two
-from consolve.learned.multilevel.format import load_weights
+from consolve.learned.multilevel.graph.choice import needs_graph
+from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
 from consolve.pde.poisson.grid import GridOperator, as_volume
 from consolve.pde.poisson.uniform import UniformOperator
 from consolve.pde.poisson.uniform_residual import residual
-
-_INCONSISTENT = 1e-6
-"""A closed component's sum of b over that of |b|: above it, there is no solution."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class GridSolution:
     iterations: int
     residual: float
     history: tuple[float, ...]
+
+
+FARTHEST = 1e140
+"""Entries of a guess, where b has been scaled to about 1: beyond, norms may overflow."""
 
 
 class GridSolver:
@@ -61,26 +69,55 @@ class GridSolver:
     Raises
     ------
     ValueError
-        If there are no such weights, or they are of another dimension.
+        If ``operator`` is no GridOperator, there are no such weights, they are of another dimension, or there
+        are no so many threads.
     """
 
-    def __init__(self, operator: GridOperator, model: str = "multilevel", threads: int | None = None) -> None:
-        self.threads = threads or numba.get_num_threads()
-        self._weights = load_weights(model, operator.ndim)
-        self._network: MultilevelPreconditioner | None = None
+    def __init__(
+        self, operator: GridOperator, model: str | os.PathLike[str] = "multilevel", threads: int | None = None
+    ) -> None:
+        _check_operator(operator)
+        self.threads = checked_threads(threads) or numba.get_num_threads()
+        self._weights = load_multilevel(model, operator.ndim)
+        self._lock = threading.RLock()
+        self.model = os.fspath(model)
+        self._network: MultilevelPreconditioner | GraphPreconditioner | None = None
         self._shape: tuple[int, ...] = ()
         self.update(operator)
 
     def update(self, operator: GridOperator) -> None:
-        """Set up for another operator; memory is used again if its shape is the same."""
+        """Set up for another operator; memory is used again if its shape is the same.
+
+        Raises
+        ------
+        ValueError
+            If it is of another dimension, or no operator; the solver is then as it was.
+        """
+        _check_operator(operator)
+        if operator.ndim != self._weights.ndim:
+            raise ValueError(
+                f"the operator is {operator.ndim}D, this solver is for {self._weights.ndim}D grids: make "
+                "another one"
+            )
+        check_not_forked()
+        with self._lock:
+            self._update(operator)
+
+    def _update(self, operator: GridOperator) -> None:
         self._uniform = UniformOperator.of(operator)
         given: GridOperator = operator if self._uniform is None else self._uniform
         self.operator = given
         self._closed = given.is_singular
-        if self._network is None or self._shape != operator.shape:
+        on_graph = needs_graph(self.model, given)
+        kind = GraphPreconditioner if on_graph else MultilevelPreconditioner
+        if not isinstance(self._network, kind) or self._shape != operator.shape:
             cells = np.arange(operator.active.size, dtype=np.int32)
             self._network = None  # its memory is free before the next is taken
-            self._network = MultilevelPreconditioner(given, self._weights, cells, self.threads)
+            if on_graph:
+                self._network = GraphPreconditioner(given, cells, self.threads)
+                self._network.flexible = True
+            else:
+                self._network = MultilevelPreconditioner(given, self._weights, cells, self.threads)
         else:
             self._network.update(given)
         self._shape = operator.shape
@@ -120,49 +157,63 @@ class GridSolver:
         Raises
         ------
         ValueError
-            If a shape is not the grid's.
+            If a shape is not the grid's, or an entry is not finite.
         InconsistentRightHandSide
             If A is singular and b does not sum to 0 over a closed component.
         NotConverged
             If the tolerance is not met.
         """
+        check_not_forked()
+        with self._lock:
+            return self._solve(b, x0, rtol, atol, maxiter)
+
+    def _solve(
+        self, b: ArrayLike, x0: ArrayLike | None, rtol: float, atol: float, maxiter: int
+    ) -> tuple[NDArray[np.float64], GridSolution]:
         right = self._array(b, "b")
+        scale = scale_of(right)
+        if scale != 1:
+            right = scale * right
         if self._closed:
             right = self._consistent(right)
         x = zeros(right.shape)
         system = _System(self, right, x)
         size = system.residual_norm()
         if x0 is not None:
-            np.copyto(x, self._array(x0, "x0"), where=self.operator.active)
-        system.run(max(rtol * size, atol), maxiter)
+            with np.errstate(over="ignore"):
+                guess = scale * self._array(x0, "x0")
+            if not np.abs(guess).max(initial=0) < FARTHEST:
+                raise ValueError(
+                    f"x0 reaches {np.abs(self._array(x0, 'x0')).max():.3g}, out of all proportion to b: "
+                    "begin without it"
+                )
+            np.copyto(x, guess, where=self.operator.active)
+        system.run(max(rtol * size, scale * atol), maxiter)
         if self._closed:
-            x = self.operator.remove_null_space(x)
+            system.x = x = self.operator.remove_null_space(x)
+            system.norm = system.residual_norm()
         reached = system.norm / size if size > 0 else system.norm
-        if not system.norm <= system.tolerance:
+        if not system.norm <= system.tolerance * (1 + 1e-10 * self._closed):
             reason = "DIVERGED_MAX_IT" if np.isfinite(system.norm) else "DIVERGED_NANORINF"
-            raise NotConverged(reason, system.iterations, reached, "raise maxiter, or loosen rtol")
-        return x, GridSolution(system.iterations, reached, tuple(system.history))
+            raise NotConverged(reason, system.iterations, reached)
+        history = tuple(norm / scale for norm in system.history)
+        return (x if scale == 1 else x / scale), GridSolution(system.iterations, reached, history)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Set up anew: compiled kernels hold addresses of this process's memory."""
+        return type(self), (self.operator, self.model, self.threads)
 
     def _array(self, values: ArrayLike, name: str) -> NDArray[np.float64]:
         array = np.ascontiguousarray(values, np.float64)
         if array.shape != self.operator.shape:
             raise ValueError(f"{name} has shape {array.shape}, the grid {self.operator.shape}")
+        check_finite(array if not array.size else np.where(self.operator.active, array, 0.0), name, "cell")
         return array
 
     def _consistent(self, b: NDArray[np.float64]) -> NDArray[np.float64]:
-        labels, closed = self.operator.components
-        inside = labels[self.operator.active]
-        values = b[self.operator.active]
-        sums = np.bincount(inside, values, minlength=closed.size)
-        sizes = np.bincount(inside, np.abs(values), minlength=closed.size)
-        bad = np.flatnonzero(closed & (np.abs(sums) > _INCONSISTENT * sizes))
-        if bad.size:
-            raise InconsistentRightHandSide(
-                f"the operator is singular and the right-hand side sums to {sums[bad[0]]:.3g} over a "
-                f"component of {np.count_nonzero(inside == bad[0])} cells without Dirichlet part, where it "
-                "has to sum to 0: subtract its mean there (GridOperator.remove_null_space)"
-            )
-        return self.operator.remove_null_space(b)
+        right = np.zeros_like(b)
+        right[self.operator.active] = self.operator.null_space.consistent(b[self.operator.active])
+        return right
 
 
 class _System:
@@ -180,17 +231,13 @@ class _System:
     def run(self, tolerance: float, most: int) -> None:
         """Iterate until the residual norm is under ``tolerance``; the outcome stands in the attributes."""
         self.tolerance = tolerance
-        before = numba.get_num_threads()
-        numba.set_num_threads(min(self._network.threads, before))
-        try:
+        with limited_to(min(self._network.threads, numba.get_num_threads())):
             self.norm = self.residual_norm()
             self.history = [self.norm]
             if self._directions is not None and not self.test(0, self.norm):
                 self.iterations, self.norm, _ = iterate(self, self.norm, most)
                 self.history.append(self.norm)
             self._conjugate_gradients(most)
-        finally:
-            numba.set_num_threads(before)
 
     def test(self, iteration: int, norm: float) -> int:
         """1 where the norm is small enough or no number."""
@@ -231,25 +278,31 @@ class _System:
         )
 
     def _conjugate_gradients(self, most: int) -> None:
-        """The preconditioned conjugate gradient method from x on, until its end is true."""
+        """The flexible conjugate gradient method from x on, with one direction kept."""
         if self.test(self.iterations, self.norm):
             return
         r, z, p = self.r, np.empty_like(self.r), np.zeros_like(self.r)
-        before = 0.0
+        product, energy = np.zeros_like(self.r), 0.0
         while self.iterations < most and not self.test(self.iterations, self.norm):
             self._network.apply(r.reshape(-1), z.reshape(-1))
-            rz = float(np.vdot(r, z))
-            p *= rz / before if before else 0.0
+            p *= -float(np.vdot(z, product)) / energy if energy else 0.0
             p += z
-            before = rz
-            product = self._operator.apply(p)
-            energy = float(np.vdot(p, product))
+            product = self._operator.apply(p, product)
+            energy, along = float(np.vdot(p, product)), float(np.vdot(r, p))
             if not (energy > 0 and np.isfinite(energy)):
                 return
-            self.x += rz / energy * p
-            r -= rz / energy * product
+            self.x += along / energy * p
+            r -= along / energy * product
             self.norm = float(np.linalg.norm(r))
             self.iterations += 1
             if self.test(self.iterations, self.norm):
-                self.norm, before = self.residual_norm(), 0.0
+                self.norm, energy = self.residual_norm(), 0.0
             self.history.append(self.norm)
+
+
+def _check_operator(operator: object) -> None:
+    if not isinstance(operator, GridOperator):
+        raise ValueError(
+            f"operator is of type {type(operator).__name__}, expected a GridOperator; a matrix is for "
+            "consolve.solve or consolve.aspreconditioner"
+        )

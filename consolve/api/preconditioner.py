@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numba
@@ -12,15 +15,22 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from consolve.learned.dcdm.format import SHIPPED, is_dcdm_file, load_dcdm_weights
-from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
-from consolve.learned.multilevel.format import load_weights
-from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel
+from consolve.base.threads import checked_threads, limited_to
+from consolve.learned.models import (
+    Choice,
+    build_distributed_model,
+    build_model,
+    check_model_name,
+    needs_graph,
+)
 from consolve.learned.multilevel.setup.hierarchy import LevelFacts
-from consolve.pde.matrix.csr_reader import OffStencil, ReadMatrix, read_csr, real_csr
+from consolve.pde.matrix.grid_map import GridMap
+from consolve.pde.matrix.local_rows import real_csr, rows_of_csr
 from consolve.pde.matrix.placement import LOOKED_FOR, LOOKED_FOR_LATTICE, Place, find_placement, given_place
 from consolve.pde.matrix.row_operator import RowOperator
+from consolve.pde.matrix.stencil import Stencil, read_stencil
 from consolve.pde.poisson.grid import GridOperator
+from consolve.pde.poisson.null_space import ClosedComponents
 
 
 class Preconditioner(LinearOperator):
@@ -48,12 +58,14 @@ class Preconditioner(LinearOperator):
         self,
         A: Any,
         place: Place | None,
-        model: str,
+        model: str | os.PathLike[str],
         threads: int | None,
     ) -> None:
-        self.model, self.threads, self.setups = model, _checked_threads(threads), 0
+        self.model, self.threads, self.setups = check_model_name(model), checked_threads(threads), 0
+        self._lock = threading.RLock()
         self._given = place
         self._network: Any = None
+        self._built_as: tuple[bool, int, bool] = False, 0, False
         self._set_up(A)
         rows = A.unknowns if isinstance(A, GridOperator) else A.shape[0]
         super().__init__(np.dtype(np.float64), (rows, rows))
@@ -65,92 +77,76 @@ class Preconditioner(LinearOperator):
             raise ValueError(
                 f"the new matrix has {size} rows, the preconditioner {self.shape[0]}; make another one"
             )
-        self._set_up(A)
+        with self._lock:
+            self._set_up(A)
 
     def _set_up(self, A: Any) -> None:
         if isinstance(A, GridOperator):
             place: Place = A.shape, A.cells
             nonzeros = None
-            read = ReadMatrix(A, 1, np.empty(0, np.intp), np.empty(0))
+            grid = GridMap(A.shape, A.cells, "the operator")
+            read = Stencil(A, grid, 1, np.empty(0, np.int32), np.empty(0))
         else:
             csr = real_csr(A)
             place = self._given or _inferred(csr)
             nonzeros = csr.nnz
-            try:
-                read = read_csr(csr, *place)
-            except OffStencil as error:
-                read = _read_with_petsc(csr, *place, error)
-        shape, cells = place
+            shape, cells = place
+            grid = GridMap(shape, np.ascontiguousarray(cells, np.int32), "the grid that was given")
+            read = read_stencil(rows_of_csr(csr), grid)
+            if read.one_sided:
+                _warn_of_one_sided(read)
+        self._take(read, nonzeros)
+
+    def _take(self, read: Stencil, nonzeros: int | None) -> None:
+        assert read.operator is not None
+        shape, cells = read.grid.shape, read.grid.cells
         self.operator, self.grid, self._read, self._nonzeros = read.operator, shape, read, nonzeros
         self._unknowns = int(np.count_nonzero(read.operator.active))
-        with self._limited():
+        with limited_to(self.threads):
             self._set_up_network(read.operator, np.ascontiguousarray(cells, np.int32))
         self.setups += 1
 
     def _set_up_network(self, operator: GridOperator | RowOperator, cells: NDArray[np.int32]) -> None:
-        network, threads = self._network, self.threads or numba.get_num_threads()
-        fits = network is not None and network.weights.ndim == operator.ndim
-        name = "multilevel" if self.model == "auto" else self.model
-        if isinstance(operator, RowOperator):
-            if _is_dcdm(name):
-                raise ValueError(f"model {name!r} is not for periodic grids here: use 'multilevel'")
-            if isinstance(network, DistributedMultilevel) and fits:
-                network.update(operator)
-            else:
-                network = DistributedMultilevel(operator, load_weights(name, operator.ndim), None, threads)
-            self._set_groups(network.group)
+        on_graph = needs_graph(self.model, operator)
+        kind = type(operator) is RowOperator, operator.ndim, on_graph
+        if self._network is not None and self._built_as == kind:
+            self._network.cells = cells
+            self._network.update(operator)
         else:
-            if network is not None and not isinstance(network, DistributedMultilevel) and fits:
-                network.cells = cells
-                network.update(operator)
-            elif _is_dcdm(name):
-                network = _dcdm(name, operator, cells, threads)
+            choice = Choice(self.model, self.threads or numba.get_num_threads(), on_graph=on_graph)
+            if isinstance(operator, RowOperator):
+                self._network, self._line = build_distributed_model(choice, operator, None, 0, nullcontext())
             else:
-                weights = load_weights(name, operator.ndim)
-                network = MultilevelPreconditioner(operator, weights, cells, threads)
-            labels, closed = operator.components
-            number = np.append(np.where(closed, np.cumsum(closed) - 1, -1), -1)
-            self._set_groups(number[labels.reshape(-1)[cells]])
-        self._network = network
+                self._network, self._line = build_model(choice, operator, cells)
+            self._built_as = kind
+        if not getattr(self._network, "is_symmetric", True):
+            raise ValueError(
+                f"model {self.model!r} is a nonlinear network, which no method of SciPy takes as a "
+                "preconditioner: use -ksp_type dcd of PETSc, or model='dcdm-deep' or 'multilevel'"
+            )
+        closed = self._network.components
+        self._closed = ClosedComponents.of(operator, cells) if isinstance(operator, GridOperator) else closed
 
     def _matvec(self, x: NDArray) -> NDArray[np.float64]:
         r, z = np.ascontiguousarray(x, np.float64).reshape(-1), np.zeros(x.size)
-        source = self._without_means(r)
+        source = self._closed.without_means(r)
         if self._network is not None and self._unknowns:
-            with self._limited():
+            with self._lock, limited_to(self.threads):
                 self._network.apply(source, z)
-            z = self._without_means(z)
+            z = self._closed.without_means(z)
         if self._read.sign < 0:
             np.negative(z, out=z)
         z[self._read.diagonal_rows] = self._read.diagonal_inverse * r[self._read.diagonal_rows]
         return z
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Set up anew: compiled kernels hold addresses of this process's memory."""
+        return _again, (self._read, self._nonzeros, self._given, self.model, self.threads)
+
     def _adjoint(self) -> Preconditioner:
         return self
 
     _transpose = _adjoint
-
-    def _without_means(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self._group_size.size == 0:
-            return x
-        mean = np.bincount(self._group, x, minlength=self._group_size.size) / self._group_size
-        mean[0] = 0.0
-        return x - mean[self._group]
-
-    def _set_groups(self, group: NDArray[np.integer] | None) -> None:
-        """Number the closed components from 1; rows of none are in group 0."""
-        self._group = np.zeros(0, np.intp) if group is None else np.asarray(group, np.intp) + 1
-        size = np.bincount(self._group) if self._group.any() else np.empty(0, np.intp)
-        self._group_size = np.maximum(size, 1)
-
-    @contextmanager
-    def _limited(self) -> Iterator[None]:
-        before = numba.get_num_threads()
-        numba.set_num_threads(self.threads or before)
-        try:
-            yield
-        finally:
-            numba.set_num_threads(before)
 
     @property
     def levels(self) -> list[LevelFacts]:
@@ -167,17 +163,14 @@ class Preconditioner(LinearOperator):
         return sum(level.unknowns for level in self.levels) / max(self._unknowns, 1)
 
     def __repr__(self) -> str:
-        levels, weights = self.levels, self._network.weights if self._network is not None else None
+        levels = self.levels
         total = max(sum(level.bytes for level in levels), 1)
-        name = "multilevel" if self.model == "auto" else self.model
         lines = [
             "consolve.Preconditioner",
-            f"Model:               {name}, {weights.parameters} parameters, weights {weights.digest}"
-            if weights is not None
-            else f"Model:               {name}",
+            f"Model:               {self._line}",
             f"Rows:                {self.shape[0]}, {self._read.diagonal_rows.size} without couplings"
             + ("" if self._nonzeros is None else f", {self._nonzeros} nonzeros"),
-            f"Closed components:   {max(self._group_size.size - 1, 0)}",
+            f"Closed components:   {len(self._closed)}",
             f"Number of Levels:    {len(levels)}",
             f"Grid Complexity:     {self.grid_complexity():6.3f}",
             f"Memory:              {self.bytes / 2**20:.2f} MiB",
@@ -196,13 +189,12 @@ def aspreconditioner(
     grid: Sequence[int] | None = None,
     mask: ArrayLike | None = None,
     cells: ArrayLike | None = None,
-    model: str = "auto",
+    model: str | os.PathLike[str] = "auto",
     threads: int | None = None,
 ) -> Preconditioner:
     """A preconditioner M ~ A^-1 for the Krylov methods of SciPy.
 
-    Without PETSc for 5- and 7-point stencils; box stencils (9 and 27 points) are read with the help of
-    petsc4py, if it is there.
+    Without PETSc.  5-, 7-, 9- and 27-point stencils, with periodic axes.
 
     Parameters
     ----------
@@ -260,54 +252,23 @@ def _inferred(csr: sp.csr_matrix) -> Place:
     return placement.shape, placement.cells
 
 
-def _read_with_petsc(
-    csr: sp.csr_matrix, shape: tuple[int, ...], cells: NDArray[np.integer], error: OffStencil
-) -> ReadMatrix:
-    """Box stencils and periodic grids."""
-    try:
-        from consolve.pde.matrix.grid_map import GridMap
-        from consolve.solvers.matrix.stencil import read_stencil
-        from consolve.solvers.petsc.versions import PETSc
-    except ModuleNotFoundError as missing:
-        if missing.name != "petsc4py":
-            raise
-        raise ValueError(
-            f"{error} (box stencils and periodic grids need petsc4py, which is not installed)"
-        ) from None
-    arrays = csr.indptr.astype(PETSc.IntType), csr.indices.astype(PETSc.IntType), csr.data
-    mat = PETSc.Mat().createAIJWithArrays(csr.shape, arrays, comm=PETSc.COMM_SELF)
-    stencil = read_stencil(mat, GridMap(shape, cells.astype(np.int32), "the grid that was given"))
-    mat.destroy()
-    rows = stencil.diagonal_rows.astype(np.intp)
-    assert stencil.operator is not None
-    return ReadMatrix(stencil.operator, stencil.sign, rows, stencil.diagonal_inverse)
+def _again(
+    read: Stencil, nonzeros: int | None, given: Place | None, model: str, threads: int | None
+) -> Preconditioner:
+    """What `Preconditioner.__reduce__` describes."""
+    new = Preconditioner.__new__(Preconditioner)
+    new.model, new.threads, new.setups = model, threads, 0
+    new._lock, new._given, new._network, new._built_as = threading.RLock(), given, None, (False, 0, False)
+    new._take(read, nonzeros)
+    LinearOperator.__init__(new, np.dtype(np.float64), (read.grid.cells.size,) * 2)
+    return new
 
 
-def _is_dcdm(name: str) -> bool:
-    return name in SHIPPED or is_dcdm_file(name)
-
-
-def _dcdm(name: str, operator: GridOperator, cells: NDArray[np.int32], threads: int) -> Any:
-    """A symmetric network of the deep conjugate direction method, in torch."""
-    weights = load_dcdm_weights(name, operator.ndim)
-    try:
-        from consolve.learned.dcdm.inference import DCDMPreconditioner
-    except ImportError as error:
-        raise ValueError(
-            f"model {name!r} runs in torch, which cannot be imported ({error}): pip install "
-            "'consolve[train]', or use model='multilevel'"
-        ) from None
-    network = DCDMPreconditioner(operator, weights, cells, threads)
-    if not network.is_symmetric:
-        raise ValueError(
-            f"model {name!r} is a nonlinear network, which no method of SciPy takes as a preconditioner: use "
-            "-ksp_type dcd of PETSc, or model='dcdm-deep' or 'multilevel'"
-        )
-    return network
-
-
-def _checked_threads(threads: int | None) -> int | None:
-    most = numba.config.NUMBA_NUM_THREADS
-    if threads is not None and not 1 <= threads <= most:
-        raise ValueError(f"threads is {threads}, expected 1 to {most} (NUMBA_NUM_THREADS raises the limit)")
-    return threads
+def _warn_of_one_sided(read: Stencil) -> None:
+    row = int(read.diagonal_rows[0])
+    warnings.warn(
+        f"the matrix is not symmetric: row {row}, and maybe others, has no couplings, but other rows couple "
+        "to it (a boundary row whose column was kept); conjugate gradients are right only from x0 with "
+        "x0[row] = b[row] / A[row, row] in these rows, or after their columns were eliminated",
+        stacklevel=5,
+    )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from consolve.base.files import new_file, open_in_place
 from consolve.base.hdf5 import import_h5py
 from consolve.base.version import __version__
 
@@ -76,7 +77,11 @@ class DataFile(ABC):
 
     def __init__(self, path: str | os.PathLike[str], unfinished: bool = False) -> None:
         self.path = Path(path)
+        self._start(unfinished)
+
+    def _start(self, unfinished: bool) -> None:
         self._file = self._open()
+        self._state = self._state_on_disk()
         try:
             self._read_head(unfinished)
             self._read()
@@ -144,6 +149,25 @@ class DataFile(ABC):
                 "was changed"
             )
 
+    def check_part(self, fits: bool, part: str) -> None:
+        """Raise `error` unless the content of a part fits its digest."""
+        if not fits:
+            raise self.fault(f"{part}: the content does not fit its digest, the file was changed")
+
+    def _state_on_disk(self) -> tuple[int, ...]:
+        status = os.fstat(self._file.id.get_vfd_handle())
+        return status.st_size, status.st_mtime_ns
+
+    def _refresh(self) -> None:
+        """Open the file again if it was written to since: HDF5 may hold what it read before."""
+        if self._state_on_disk() == self._state:
+            return
+        digest = self.digest
+        self.close()
+        self._start(not self.complete)
+        if self.digest != digest:
+            raise self.fault("it was replaced by another set while it was in use")
+
     def check_settings(self, expected: Mapping[str, Any]) -> None:
         """Raise `error` unless the attributes are the expected ones."""
         for name, value in expected.items():
@@ -180,10 +204,14 @@ def part_path(path: str | os.PathLike[str]) -> Path:
     return Path(f"{os.fspath(path)}.part")
 
 
-def take_room(path: Path, size: int) -> None:
-    """Make the disk hold ``size`` bytes for a file, or raise OSError."""
-    with open(path, "ab") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+def take_room(path: Path, size: int, new: bool = False) -> None:
+    """Make the disk hold ``size`` bytes for a file, which is a ``new`` one or there already, or raise
+    OSError."""
+    handle = new_file(path) if new else open_in_place(path, os.O_WRONLY)
+    try:
+        os.posix_fallocate(handle, 0, size)
+    finally:
+        os.close(handle)
 
 
 def create(path: Path) -> Any:

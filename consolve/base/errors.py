@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+_ADVICE = {
+    "DIVERGED_MAX_IT": "raise maxiter (-ksp_max_it), loosen rtol, or choose another method",
+    "DIVERGED_DTOL": "the residual grew: begin without the guess, or check that the matrix is definite",
+    "DIVERGED_NANORINF": "a number is not finite: check the matrix, the right-hand side and the guess",
+    "DIVERGED_INDEFINITE_MAT": "the matrix is not definite, which conjugate gradients need",
+    "DIVERGED_INDEFINITE_PC": "the preconditioner is not definite: coefficients may span more than single "
+    "precision; use another -pc_type, such as gamg",
+    "DIVERGED_BREAKDOWN": "the residual falls no further: products with the matrix are no more exact",
+}
+"""What to do, by the reason."""
+
 
 class InconsistentRightHandSide(ValueError):
     """A right-hand side outside the range of a singular operator: the system has no solution."""
@@ -22,8 +35,12 @@ class NotConverged(RuntimeError):
 
     def __init__(self, reason: str, iterations: int, relative_residual: float, advice: str = "") -> None:
         self.reason, self.iterations, self.relative_residual = reason, iterations, relative_residual
+        self.advice = advice or _ADVICE.get(reason, "")
         text = f"{reason} after {iterations} iterations, true relative residual {relative_residual:.2e}"
-        super().__init__(f"{text}; {advice}" if advice else text)
+        super().__init__(f"{text}; {self.advice}" if self.advice else text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.iterations, self.relative_residual, self.advice)
 
 
 class MatrixError(ValueError):

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
+
+from consolve.base.messages import warn
 
 _PACKAGE = Path(__file__).parents[1]
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
@@ -55,11 +56,10 @@ def prepare() -> str | None:
     os.environ["NUMBA_CACHE_DIR"] = folder
     sys.modules["numba"].config.CACHE_DIR = folder
     if next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0":
-        warnings.warn(
+        warn(
             f"compiled kernels cannot be kept: {tried} can be written to; they are compiled anew in every "
             f"run, which takes up to a minute: {advice}",
             RuntimeWarning,
-            stacklevel=2,
         )
     return folder
 

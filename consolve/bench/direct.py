@@ -38,7 +38,8 @@ class BoxTransform:
     """
 
     def __init__(self, domain: Domain, workers: int = 1) -> None:
-        if domain.cell_type.any() or domain.mobility is not None:
+        features = domain.mobility, domain.widths, domain.closed
+        if domain.cell_type.any() or any(f is not None for f in features):
             raise ValueError(
                 f"the fft solver is for an empty box of fluid, {domain.name!r} holds other cells"
             )

@@ -26,6 +26,18 @@ OF_ANOTHER_LAUNCH = (
 """Beginnings of variables that Open MPI and MPICH set in the processes they start."""
 
 
+_PACKAGES = Path(__file__).parents[2]
+_WORKER = """
+import sys
+sys.path[:] = [path for path in sys.path if path]  # the working directory may hold a numpy.py
+if sys.argv[1] not in sys.path:
+    sys.path.insert(0, sys.argv[1])
+from consolve.bench.worker import main
+sys.exit(main(*sys.argv[2:]))
+"""
+"""``python -m consolve.bench.worker`` would search the working directory first; ``-P`` is of Python 3.11."""
+
+
 class WorkerError(RuntimeError):
     """A benchmark process that gave no result; the text is the reason for the table."""
 
@@ -63,7 +75,7 @@ def run_worker(
     with tempfile.TemporaryDirectory(prefix="consolve-bench-") as folder:
         task_path, result_path = Path(folder, "task.json"), Path(folder, "result.json")
         task_path.write_text(json.dumps(task))
-        command = [sys.executable, "-m", "consolve.bench.worker", str(task_path), str(result_path)]
+        command = [sys.executable, "-c", _WORKER, str(_PACKAGES), str(task_path), str(result_path)]
         if ranks > 1:
             command = [_mpiexec(), "-n", str(ranks), *command]
         log_path = Path(folder, "log")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from consolve.base.files import whole_file
+from consolve.bench import result_file
 
 Row = dict[str, Any]
 
@@ -34,7 +32,7 @@ class RowFile:
         self._rows: dict[tuple, Row] = {}
         if path.exists():
             try:
-                rows = json.loads(path.read_text())["rows"]
+                rows = result_file.read(path)["rows"]
                 self._rows = {self._key_of(row): row for row in rows}
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
@@ -53,13 +51,9 @@ class RowFile:
 
     def put(self, row: Row) -> None:
         """Add a row, or replace the one with its key, and write the file; NaN and Inf become null."""
-        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        rows = self._rows | {self._key_of(row): finite}
-        text = json.dumps({"rows": list(rows.values())}, indent=1, allow_nan=False, default=float)
+        rows = self._rows | {self._key_of(row): row}
+        result_file.write(self.path, {"rows": list(rows.values())})
         self._rows = rows
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(self.path) as part:
-            part.write_text(text + "\n")
 
     def _key_of(self, row: Row) -> tuple:
         return tuple(tuple(v) if isinstance(v, list) else v for v in (row[name] for name in self.key))

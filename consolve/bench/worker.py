@@ -1,4 +1,4 @@
-"""What runs in each benchmark process: ``python -m consolve.bench.worker TASK.json RESULT.json``.
+"""What runs in each benchmark process: ``main(TASK.json, RESULT.json)``.
 
 The process first solves a tiny problem of the same kind, so that loading libraries and compiling kernels is
 timed apart (``first_use_s``).
@@ -103,7 +103,3 @@ def _versions() -> dict[str, str]:
         "scipy": scipy.__version__,
         "numba": numba.__version__,
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

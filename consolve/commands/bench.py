@@ -65,7 +65,8 @@ bench.add_command(bench_wave)
     "--domain",
     default="spheres",
     show_default=True,
-    help="box spheres boxes plates channels maze rotor free-surface porous pockets two-phase; closed-NAME "
+    help="box spheres boxes plates channels maze rotor free-surface porous pockets two-phase "
+    "bubbles[-RATIO] lognormal[-SIGMA] flat[-RATIO] stretched[-AXES] baffles; closed-NAME "
     "for pure Neumann.",
 )
 @click.option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from consolve.base import options_table as solver_options
+from consolve.commands.output import echo
 
 
 @click.command()
@@ -15,4 +16,4 @@ def options(markdown: bool) -> None:
     They go on the command line of any program with PETSc, into PETSC_OPTIONS or .petscrc, and after '--' in
     'consolve solve' and 'consolve flow'.
     """
-    click.echo(solver_options.markdown() if markdown else solver_options.plain_text(), nl=not markdown)
+    echo(solver_options.markdown() if markdown else solver_options.plain_text(), nl=not markdown)

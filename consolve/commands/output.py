@@ -22,8 +22,26 @@ def print_result(*renderables: Any) -> None:
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 140
-    for renderable in renderables:
-        console.print(renderable)
+    with _named_stdout():
+        for renderable in renderables:
+            console.print(renderable)
+        sys.stdout.flush()
+
+
+def echo(text: str, nl: bool = True) -> None:
+    """Plain text to stdout."""
+    with _named_stdout():
+        click.echo(text, nl=nl)
+
+
+@contextmanager
+def _named_stdout() -> Iterator[None]:
+    """An error of the system, as that of a full disk, says that it is about stdout."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 class Document:
@@ -45,7 +63,7 @@ class Document:
             return
         text = json.dumps(document, indent=2, allow_nan=False, default=float) + "\n"
         if self.alone:
-            click.echo(text, nl=False)
+            echo(text, nl=False)
             return
         with whole_file(self.destination) as part:
             part.write_text(text)

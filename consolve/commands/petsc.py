@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 GLOBAL = ("log_", "info", "options_", "malloc", "memory_", "on_error_", "mat_", "vec_", "python")
 """Beginnings of options that PETSc reads for the whole process, not for one solver."""
 
@@ -12,6 +14,8 @@ def start_petsc(words: list[str]) -> list[str]:
     import petsc4py
 
     petsc4py.init(["consolve", *for_process])
+    # PETSc would take a reader that has gone, as of a pipe into head, for a crash.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     return for_solver
 
 

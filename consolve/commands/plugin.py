@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from consolve.commands.output import Document, print_result, progress
+from consolve.commands.output import Document, echo, print_result, progress
 
 FAILED = 1
 
@@ -33,7 +33,7 @@ def path() -> None:
             f"PETSc takes no path with spaces or commas, such as {found!r}; "
             "build the library elsewhere: consolve plugin build --out FILE"
         )
-    click.echo(found)
+    echo(found)
 
 
 @plugin.command()
@@ -45,7 +45,7 @@ def build(out: str | None, cc: str | None) -> None:
         raise click.UsageError(f"--out {out!r}: expected a name that ends in .so")
     from consolve.plugin import build_plugin
 
-    click.echo(str(build_plugin(out, cc)))
+    echo(str(build_plugin(out, cc)))
 
 
 @plugin.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -22,7 +23,7 @@ def train() -> None:
 @train.command()
 @click.option("--dim", type=click.Choice(["2", "3"]), required=True, help="Dimension.")
 @click.option(
-    "--out", metavar="FILE.h5", required=True, help="Weights; checkpoint, log and plot go beside it."
+    "--out", metavar="FILE.h5", required=True, help="Weights; checkpoint, log, plot, card beside it."
 )
 @click.option(
     "--network",
@@ -36,56 +37,34 @@ def train() -> None:
 @click.option("--sweeps", type=click.IntRange(min=1), help="Red-black sweeps before and after.")
 @click.option("--hidden", type=click.IntRange(min=1), help="Hidden units of the perceptrons.")
 @click.option("--cells", type=click.IntRange(min=64), help="Mean number of cells of a training grid.")
-@click.option("--rate", type=Positive(), help="Peak learning rate.")
+@click.option("--rate", type=Positive(), help="Peak learning rate.  [default: 0.02]")
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many validations without gain.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint beside --out.")
-def multilevel(
-    dim: str,
-    out: str,
-    network: str,
-    steps: int | None,
-    batch: int | None,
-    sweeps: int | None,
-    hidden: int | None,
-    cells: int | None,
-    rate: float | None,
-    seed: int,
-    device: str,
-    resume: bool,
-) -> None:
+def multilevel(out: str, dim: str, device: str, resume: bool, **given: Any) -> None:
     """The multilevel network, self-supervised: by conjugate gradients on random domains, without solutions.
 
-    Ctrl-C writes a checkpoint; the same command with --resume goes on from it, to the same result.
+    Ctrl-C writes a checkpoint; the same command with --resume goes on from it, to the same result.  Under
+    torchrun, each process takes its share of every batch.
     """
     _check_start(out)
     from consolve.learned.multilevel.torch.training import Training, TrainingSettings
 
-    given: dict[str, Any] = {
-        "steps": steps, "batch": batch, "sweeps": sweeps, "hidden": hidden, "cells": cells, "rate": rate,
-    }  # fmt: skip
-    settings = TrainingSettings(
-        int(dim), network, seed=seed, **{k: v for k, v in given.items() if v is not None}
-    )
-    command = _command()
-    run = Training(settings, out, device, resume, command)
-    last = None
-    with progress() as line:
-        line.start("training")
+    chosen = {name: value for name, value in given.items() if value is not None}
 
-        def report(state) -> None:  # type: ignore[no-untyped-def]
-            nonlocal last
-            last = state
-            line.show(
-                f"step {state.step}/{state.steps}  {-state.smoothed_loss:.3f} decimals per iteration  "
-                f"{state.seconds:.0f} s"
-            )
+    def make() -> Any:
+        settings = TrainingSettings(ndim=int(dim), **chosen)
+        return nullcontext(Training(settings, out, device=device, resume=resume, command=_command()))
 
-        weights = run.run(report)
-    print_result(
-        f"{out}: {weights.parameters} parameters, weights {weights.digest}",
-        f"validation: {-run.best:.3f} decimals per iteration after {run.step} steps, {run.seconds:.0f} s",
-    )
+    weights = _train(make, device)
+    if weights is not None:
+        scores = json.loads(weights.record["scores"])
+        print_result(
+            f"{out}: {weights.parameters} parameters, weights {weights.digest}",
+            f"validation: {-scores['validation_log10_residual_per_iteration']:.3f} decimals per iteration "
+            f"after {scores['steps']} steps, {scores['training_seconds']:.0f} s",
+        )
 
 
 @train.command()

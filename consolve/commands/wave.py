@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consolve.commands.output import Document, check_files, print_result, progress
+from consolve.commands.output import Document, check_files, echo, print_result, progress
 from consolve.commands.parameters import Positive
 
 if TYPE_CHECKING:
@@ -293,4 +293,4 @@ def card(model: str) -> None:
     from consolve.learned.waves.card import model_card
     from consolve.learned.waves.format import load_wave_weights
 
-    click.echo(model_card(load_wave_weights(model)), nl=False)
+    echo(model_card(load_wave_weights(model)), nl=False)

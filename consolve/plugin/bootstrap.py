@@ -6,13 +6,15 @@ It is not imported: ``consolve`` may still have to be found.  The functions retu
 from __future__ import annotations
 
 
-def start(petsc: int, version: str, paths: str) -> str | None:
+def start(petsc: int, failed: int, version: str, paths: str) -> str | None:
     """Find and import consolve; see :func:`consolve.plugin.start.start`.
 
     Parameters
     ----------
     petsc
         Address of the program's ``PetscInitialize``.
+    failed
+        Address of what is to be called when a method in Python has failed.
     version
         Version (such as 3.11) of the Python that built the plugin.
     paths
@@ -33,7 +35,7 @@ def start(petsc: int, version: str, paths: str) -> str | None:
             f"Python {running} ({sys.executable}) cannot import consolve: {type(error).__name__}: {error}; "
             "install it there, or (in a program that is not Python) name another Python by CONSOLVE_PYTHON"
         )
-    return start_consolve(petsc)
+    return start_consolve(petsc, failed)
 
 
 def set_coordinates(pc: int, dim: int, rows: int, coordinates: int) -> str | None:

@@ -2,7 +2,8 @@
 
 What is compiled in: the interpreter that builds it, its shared libpython, and where it finds its packages.
 The library lies in a directory named after a hash of all that and of the sources, so that another environment
-or version of consolve gets one of its own, and a library that lies there is up to date.
+or version of consolve gets one of its own, and a library that lies there is up to date.  It is taken only if
+no other user can have put it there or change it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import shlex
 import shutil
 import site
+import stat
 import subprocess
 import sys
 import tempfile
@@ -31,6 +33,7 @@ SOURCES = tuple(FOLDER / name for name in ("consolve_petsc.c", "python.c", "libr
 HEADER = FOLDER / "plugin.h"
 BOOTSTRAP, LOCATE = FOLDER / "bootstrap.py", FOLDER / "locate.py"
 _FLAGS = ("-shared", "-fPIC", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden")
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _LIBRARIES = ("-Wl,-z,nodelete", "-Wl,-z,defs", "-ldl")
 
 
@@ -81,8 +84,9 @@ def plugin_path() -> Path:
     """
     name = f"plugin-{_hash(Environment.current())}"
     for folder in _folders():
-        if (folder / name / NAME).is_file():
-            return folder / name / NAME
+        library = folder / name / NAME
+        if library.is_file() and not any(map(_distrusted, (folder, folder / name, library))):
+            return library
     return build_plugin()
 
 
@@ -119,6 +123,7 @@ def build_plugin(out: str | Path | None = None, compiler: str | None = None) -> 
             getattr(ctypes.CDLL(str(part)), function)
         except (OSError, AttributeError) as error:
             raise BuildError(f"{shlex.join(words)} made a library that cannot be loaded: {error}") from error
+    target.chmod(target.stat().st_mode & ~_OTHERS_WRITE)
     return target
 
 
@@ -181,13 +186,32 @@ def _folders() -> Iterator[Path]:
 def _default_target(environment: Environment) -> Path:
     problems = []
     for folder in _folders():
+        own = folder / f"plugin-{_hash(environment)}"
         try:
-            return check_writable_directory(folder / f"plugin-{_hash(environment)}") / NAME
+            check_writable_directory(own)
+            for place in (folder, own):
+                if place != FOLDER and place.stat().st_uid == os.geteuid():
+                    place.chmod(place.stat().st_mode & ~_OTHERS_WRITE)
         except OSError as error:
             problems.append(str(error))
+            continue
+        why = _distrusted(folder) or _distrusted(own)
+        if not why:
+            return own / NAME
+        problems.append(why)
     raise BuildError(
         f"no place for the plugin ({'; '.join(problems)}); name one: consolve plugin build --out FILE"
     )
+
+
+def _distrusted(path: Path) -> str:
+    """Why programs of this user should run nothing that lies at a path: another may have put it there, or
+    change it; "" if that cannot be."""
+    trusted = {os.geteuid(), 0, FOLDER.stat().st_uid}  # who may change this code may change the library
+    for facts in (path.lstat(), path.stat()):
+        if facts.st_uid not in trusted:
+            return f"{path} belongs to another user (number {facts.st_uid})"
+    return f"{path} can be changed by other users" if path.stat().st_mode & _OTHERS_WRITE else ""
 
 
 def _header(environment: Environment) -> bytes:

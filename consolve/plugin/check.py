@@ -19,6 +19,10 @@ PLAIN = ("-ksp_type", "cg", "-pc_type", "none")
 LEARNED = ("-ksp_type", "cg", "-pc_type", "cnn")
 RTOL, LARGEST_ERROR = ("-ksp_rtol", "1e-9"), 1e-6
 
+_SAFE_PATH = """
+import sys
+sys.path[:] = [path for path in sys.path if path]  # the working directory may hold a numpy.py
+"""
 _PETSC = """
 import ctypes
 from petsc4py import PETSc
@@ -92,7 +96,7 @@ def check_plugin(timeout: float = 600.0) -> Iterator[Step]:
         yield Step("path", False, detail)
         return
     with tempfile.TemporaryDirectory(prefix="consolve-") as folder:
-        python = [sys.executable, "-c", PROGRAM_PY.read_text()]
+        python = [sys.executable, "-c", _SAFE_PATH + PROGRAM_PY.read_text()]
         yield _compare("Python program", lambda options: _run(python, timeout, options), library)
         if not environment.library:
             return
@@ -105,7 +109,7 @@ def check_plugin(timeout: float = 600.0) -> Iterator[Step]:
 
 
 def _find_petsc(timeout: float) -> _Petsc:
-    lines = _run([sys.executable, "-c", _PETSC], timeout, paths=True).splitlines()
+    lines = _run([sys.executable, "-c", _SAFE_PATH + _PETSC], timeout, paths=True).splitlines()
     version, size, scalar, library = lines
     if scalar != "float64":
         raise _Failed(f"PETSc {version} ({library}) is built for {scalar}; consolve needs float64")

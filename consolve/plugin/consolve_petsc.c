@@ -14,6 +14,7 @@
 
 typedef void *Object; /* PC or KSP */
 typedef int (*Creator)(Object);
+typedef int (*ErrorHandler)(void *, int, const char *, const char *, int, int, const char *, void *);
 
 static struct {
   int (*PCRegister)(const char *, Creator);
@@ -26,6 +27,9 @@ static struct {
   int (*PetscObjectComposeFunction_Private)(Object, const char *, AnyFunction);
   int (*PetscFunctionListFind_Private)(void *, const char *, Creator *);
   int (*PetscRegisterFinalize)(int (*)(void));
+  int (*PetscPushErrorHandler)(ErrorHandler, void *);
+  int (*PetscPopErrorHandler)(void);
+  int (*PetscError)(void *, int, const char *, const char *, int, int, const char *, ...);
   AnyFunction PetscInitialize;
   void      **PCList, **KSPList;
 } petsc;
@@ -41,6 +45,9 @@ static const Symbol petsc_symbols[] = {
   SYMBOL(petsc, PetscObjectComposeFunction_Private),
   SYMBOL(petsc, PetscFunctionListFind_Private),
   SYMBOL(petsc, PetscRegisterFinalize),
+  SYMBOL(petsc, PetscPushErrorHandler),
+  SYMBOL(petsc, PetscPopErrorHandler),
+  SYMBOL(petsc, PetscError),
   SYMBOL(petsc, PetscInitialize),
   SYMBOL(petsc, PCList),
   SYMBOL(petsc, KSPList),
@@ -66,6 +73,19 @@ static int find_petsc(void *caller)
               missing ? missing : "KSPRegister");
 }
 
+/* petsc4py of PETSc 3.18 returns -1 when Python raises, which PETSc takes for a fault of its own.  This handler
+   is there for the next error only, which is that one; another is handed on as it is. */
+static int translate_next(void *comm, int line, const char *function, const char *file, int code, int kind,
+                          const char *message, void *context)
+{
+  (void)context;
+  petsc.PetscPopErrorHandler();
+  return petsc.PetscError(comm, line, function, file, code == -1 ? PETSC_ERR_LIB : code, kind, "%s",
+                          message ? message : "");
+}
+
+static void translate_next_error(void) { petsc.PetscPushErrorHandler(translate_next, NULL); }
+
 static Creator create_pc_python, create_ksp_python; /* petsc4py's */
 
 typedef int (*Setter)(Object, const char *);
@@ -73,8 +93,11 @@ typedef int (*Setter)(Object, const char *);
 /* Make the object one of type "python" with the class set, under a name of its own. */
 static int create(Object object, const char *name, const char *python_class, Setter set_type, Setter set_class)
 {
-  int code = python_start(petsc.PetscInitialize);
+  Traps traps;
+  int   code;
 
+  hold_traps(&traps);
+  code = python_start(petsc.PetscInitialize, translate_next_error);
   if (!code) code = petsc.PetscFunctionListFind_Private(*petsc.PCList, "python", &create_pc_python);
   if (!code) code = petsc.PetscFunctionListFind_Private(*petsc.KSPList, "python", &create_ksp_python);
   /* an object that was of type "python" before would else be taken for one already created */
@@ -82,6 +105,7 @@ static int create(Object object, const char *name, const char *python_class, Set
   if (!code) code = set_type(object, "python");
   if (!code) code = set_class(object, python_class);
   if (!code) code = petsc.PetscObjectChangeTypeName(object, name);
+  release_traps(&traps);
   return code;
 }
 

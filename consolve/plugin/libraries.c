@@ -1,4 +1,4 @@
-/* Symbols of the libraries that are in the process. */
+/* Symbols of the libraries that are in the process, and what is done with some of the C library's. */
 #define _GNU_SOURCE
 #include "plugin.h"
 
@@ -11,13 +11,16 @@
 
 int fail(const char *format, ...)
 {
+  char    line[4096] = "consolve: ";
+  size_t  length     = strlen(line);
   va_list arguments;
 
   va_start(arguments, format);
-  fputs("consolve: ", stderr);
-  vfprintf(stderr, format, arguments);
-  fputc('\n', stderr);
+  vsnprintf(line + length, sizeof line - length - 1, format, arguments);
   va_end(arguments);
+  length       = strlen(line);
+  line[length] = '\n';
+  fwrite(line, 1, length + 1, stderr); /* at once: lines of several ranks do not run together */
   return PETSC_ERR_LIB;
 }
 
@@ -66,4 +69,31 @@ void *loaded_library_with(const char *symbol, int flags)
   }
   free(libraries.name);
   return found;
+}
+
+/* libm is in every program of PETSc, though perhaps not in reach of all; what has no feholdexcept, no traps. */
+static AnyFunction math_function(const char *name)
+{
+  AnyFunction function = NULL;
+  Symbol      symbol   = {name, &function};
+  void       *library;
+
+  if (!take_symbols(RTLD_DEFAULT, &symbol, 1)) return function;
+  library = loaded_library_with(name, 0);
+  if (library) take_symbols(library, &symbol, 1);
+  return function;
+}
+
+void hold_traps(Traps *traps)
+{
+  int (*hold)(fenv_t *) = (int (*)(fenv_t *))math_function("feholdexcept");
+
+  traps->held = hold && !hold(&traps->environment);
+}
+
+void release_traps(const Traps *traps)
+{
+  int (*restore)(const fenv_t *) = (int (*)(const fenv_t *))math_function("fesetenv");
+
+  if (traps->held && restore) restore(&traps->environment);
 }

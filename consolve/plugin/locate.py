@@ -3,8 +3,12 @@
 The plugin runs this text in the Python that CONSOLVE_PYTHON names, so it imports the standard library only.
 """
 
-import os
 import sys
+
+if __name__ == "__main__":
+    sys.path[:] = [path for path in sys.path if path]  # the working directory may hold a sysconfig.py
+
+import os
 import sysconfig
 
 

@@ -2,6 +2,7 @@
 #ifndef CONSOLVE_PLUGIN_H
 #define CONSOLVE_PLUGIN_H
 
+#include <fenv.h>
 #include <stddef.h>
 
 enum { PETSC_ERR_LIB = 76 }; /* "Error in external library" */
@@ -24,9 +25,20 @@ const char *take_symbols(void *library, const Symbol *symbols, size_t count);
 /* A loaded library that has the symbol, opened once more with the flags; NULL if there is none. */
 void *loaded_library_with(const char *symbol, int flags);
 
+/* Floating-point exceptions that trap (PETSc's -fp_trap): Python raises some when it starts and imports. */
+typedef struct {
+  int    held;
+  fenv_t environment;
+} Traps;
+
+/* Let none trap on this thread, and let them trap as before. */
+void hold_traps(Traps *traps);
+void release_traps(const Traps *traps);
+
 /* Start Python if need be, and import consolve for the PETSc with that PetscInitialize; harmless when done
-   again.  Returns an error code of PETSc, as do the others, which come after it. */
-int python_start(AnyFunction petsc_initialize);
+   again.  The other function is called when a method in Python has failed.  Returns an error code of PETSc, as
+   do the others, which come after it. */
+int python_start(AnyFunction petsc_initialize, AnyFunction failed);
 
 /* What PCSetCoordinates(pc, dim, nloc, coords) calls.  PetscInt may have 32 bits: the rest of the register is
    then undefined, and Python, which knows the size, drops it. */

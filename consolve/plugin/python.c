@@ -219,7 +219,7 @@ static int report(PyObject *answer)
   return code;
 }
 
-static int load_bootstrap(AnyFunction petsc_initialize)
+static int load_bootstrap(AnyFunction petsc_initialize, AnyFunction failed)
 {
   PyObject *builtins = py.PyImport_ImportModule("builtins"), *functions = py.PyDict_New(), *answer = NULL;
   int       code;
@@ -227,8 +227,9 @@ static int load_bootstrap(AnyFunction petsc_initialize)
   if (builtins && functions) answer = py.PyObject_CallMethod(builtins, "exec", "sO", CONSOLVE_BOOTSTRAP, functions);
   code = report(answer);
   if (!code)
-    code = report(py.PyObject_CallFunction(py.PyDict_GetItemString(functions, "start"), "Kss",
-                                           (unsigned long long)(uintptr_t)petsc_initialize, CONSOLVE_VERSION,
+    code = report(py.PyObject_CallFunction(py.PyDict_GetItemString(functions, "start"), "KKss",
+                                           (unsigned long long)(uintptr_t)petsc_initialize,
+                                           (unsigned long long)(uintptr_t)failed, CONSOLVE_VERSION,
                                            CONSOLVE_PATHS));
   if (builtins) py.Py_DecRef(builtins);
   if (!code) bootstrap = functions; /* kept for good */
@@ -259,14 +260,14 @@ static int provide_python(void)
   return code;
 }
 
-int python_start(AnyFunction petsc_initialize)
+int python_start(AnyFunction petsc_initialize, AnyFunction failed)
 {
   int code, state;
 
   if (bootstrap) return 0;
   if (!py.Py_IsInitialized && (code = provide_python())) return code;
   state = py.PyGILState_Ensure();
-  code  = load_bootstrap(petsc_initialize);
+  code  = load_bootstrap(petsc_initialize, failed);
   py.PyGILState_Release(state);
   return code;
 }

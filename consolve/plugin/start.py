@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 
-def start(petsc: int) -> str | None:
+def start(petsc: int, failed: int) -> str | None:
     """Import ``consolve.solvers`` for the PETSc whose ``PetscInitialize`` is at the address ``petsc``.
+
+    ``failed`` is the address of what is to be called when a method of it has failed.
 
     Importing a petsc4py that is linked with another PETSc would start that one too, in a process that has
     initialised MPI already, and end in a crash; so it is looked at before it is imported.
@@ -45,6 +47,9 @@ def start(petsc: int) -> str | None:
     scalar = PETSc.ScalarType().dtype.name
     if scalar != "float64":
         return f"the program's PETSc {library_at(petsc)} computes in {scalar}; consolve needs one for float64"
+    from consolve.solvers.petsc.reporting import translators
+
+    translators.append(ctypes.CFUNCTYPE(None)(failed))
     return None
 
 

@@ -6,19 +6,22 @@ From a program that has no Python of its own, the same classes are found by
 """
 
 import consolve.base.kernel_cache  # noqa: F401  (before the first kernel)
-from consolve.base.errors import (
-    InconsistentRightHandSide,
-    MatrixError,
-    NotConverged,
-    OptionError,
-    SystemFileError,
-)
-from consolve.solvers.ksp_dcd import KSPDCD
-from consolve.solvers.matrix.assembly import assemble_matrix
-from consolve.solvers.matrix.attached import attach_grid
-from consolve.solvers.pc_cnn import PCCNN
-from consolve.solvers.petsc.registration import register
-from consolve.solvers.pressure import PressureSolver, SolveRecord, SystemSolution, solve_system
+from consolve.base.floating_point import without_traps
+
+with without_traps():  # importing Numba raises floating-point exceptions
+    from consolve.base.errors import (
+        InconsistentRightHandSide,
+        MatrixError,
+        NotConverged,
+        OptionError,
+        SystemFileError,
+    )
+    from consolve.solvers.ksp_dcd import KSPDCD
+    from consolve.solvers.matrix.assembly import assemble_matrix
+    from consolve.solvers.matrix.attached import attach_grid
+    from consolve.solvers.pc_cnn import PCCNN
+    from consolve.solvers.petsc.registration import register
+    from consolve.solvers.pressure import PressureSolver, SolveRecord, SystemSolution, solve_system
 
 __all__ = [
     "KSPDCD",

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from consolve.base.threads import limited_to
 from consolve.learned.multilevel.engine.grid_directions import GridDirections
 from consolve.learned.multilevel.engine.preconditioner import powers_of_two
-from consolve.solvers.matrix.null_space import ClosedComponents
-from consolve.solvers.matrix.stencil import Stencil
+from consolve.pde.matrix.stencil import Stencil
+from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.petsc import events
 from consolve.solvers.petsc.csr_residual import residual_norm
 from consolve.solvers.petsc.versions import PETSc
@@ -28,7 +28,7 @@ class GridRoute:
     stencil
         Where the rows lie; rows without couplings are solved at once.
     components
-        Closed components of a singular operator, or None.
+        Closed components of the operator.
     threads
         Of the kernels.
     flops
@@ -44,7 +44,7 @@ class GridRoute:
         self,
         directions: GridDirections,
         stencil: Stencil,
-        components: ClosedComponents | None,
+        components: ClosedComponents,
         threads: int,
         flops: float,
     ) -> None:
@@ -58,21 +58,21 @@ class GridRoute:
         """Start from a residual and its norm."""
         source, stencil = r.array_r, self._stencil
         self._alone = stencil.diagonal_inverse * source[stencil.diagonal_rows]
-        if self._components is not None:
+        if self._components:
             self._buffer = np.empty(source.size)
             self._components.remove(source, self._buffer)
             source = self._buffer
         down, up = powers_of_two(norm / sqrt(source.size))
         with limited_to(self._threads):
             self._directions.begin(source, norm, stencil.sign * down, up)
-        if self._components is not None:
+        if self._components:
             self._buffer[:] = 0
         self.is_ahead = True
 
     def step(self, x: PETSc.Vec) -> float:
         """One iteration; returns the norm of the residual after it, NaN if there is no direction."""
         with events.CNN_APPLY, limited_to(self._threads):
-            norm = self._directions.step(x.getArray() if self._components is None else self._buffer)
+            norm = self._directions.step(x.getArray() if not self._components else self._buffer)
             events.log_flops(self._flops)
         return norm
 
@@ -81,7 +81,7 @@ class GridRoute:
         that it may be done to a copy of x at any time."""
         target = x.getArray()
         with limited_to(self._threads):
-            if self._components is None:
+            if not self._components:
                 self._directions.add_to(target)
             else:
                 found = self._buffer.copy()

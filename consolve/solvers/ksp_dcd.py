@@ -29,11 +29,11 @@ from consolve.solvers.grid_route import GridRoute, GridSystem
 from consolve.solvers.pc_cnn import PCCNN
 from consolve.solvers.petsc import events, live_contexts
 from consolve.solvers.petsc.options import read_options
+from consolve.solvers.petsc.reporting import reported
 from consolve.solvers.petsc.versions import (
     PETSc,
     call,
     handle,
-    reported,
     support_only_true_residual,
 )
 from consolve.solvers.safeguard import Safeguard

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -11,11 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.errors import MatrixError
+from consolve.learned.models import (
+    Choice,
+    Model,
+    build_distributed_model,
+    build_model,
+    cycle_flops,
+    needs_graph,
+)
+from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.poisson.grid import GridOperator
-from consolve.solvers.matrix.assembly import closed_group
-from consolve.solvers.matrix.null_space import ClosedComponents
-from consolve.solvers.matrix.stencil import Stencil
-from consolve.solvers.models import Choice, Model, build_distributed_model, build_model, cycle_flops
+from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.petsc import events
 from consolve.solvers.petsc.device_vectors import shared_tensors
 from consolve.solvers.petsc.versions import PETSc, call, handle
@@ -43,7 +50,7 @@ class Network:
     """
 
     def __init__(self) -> None:
-        self.components: ClosedComponents | None = None
+        self.components = ClosedComponents.none()
         self.unknowns = self.rows = 0
         self._flops = 0.0
         self.weights_line = ""
@@ -71,11 +78,12 @@ class Network:
         unknowns = int(np.count_nonzero(operator.active))
         totals = (unknowns, rows) if comm is None else comm.allreduce(np.array([unknowns, rows]))
         self.unknowns, self.rows = int(totals[0]), int(totals[1])
-        built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic
-        self.components = None
+        self.components = ClosedComponents.none()
         if self.unknowns == 0:
             self._forget()
             return
+        choice = replace(choice, on_graph=needs_graph(choice.name, operator))
+        built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic
         if self._built_as != built_as or self._model is None:
             self._forget()  # its memory is free before the next is built
             if isinstance(operator, GridOperator):
@@ -92,18 +100,15 @@ class Network:
             self._model.cells = stencil.grid.cells
             self._model.update(operator)
         self._flops = cycle_flops(self._model) / (1 if comm is None else comm.size)
-        self._find_closed_components(comm, stencil)
+        self._find_closed_components(stencil)
 
-    def _find_closed_components(self, comm: Any, stencil: Stencil) -> None:
+    def _find_closed_components(self, stencil: Stencil) -> None:
         operator = stencil.operator
         if isinstance(operator, GridOperator):
-            number = closed_group(operator, stencil.grid.cells)
-            if number is not None:
-                size = np.bincount(number[number >= 0], minlength=int(operator.components[1].sum()))
-                self.components = ClosedComponents(None, number, size)
-        elif self._model is not None and self._model.group is not None:
-            self.components = ClosedComponents(comm, self._model.group, self._model.group_size)
-        if self.components is not None and self._projected.size != stencil.grid.cells.size:
+            self.components = ClosedComponents.of(operator, stencil.grid.cells)
+        elif self._model is not None:
+            self.components = self._model.components
+        if self.components and self._projected.size != stencil.grid.cells.size:
             self._projected = np.empty(stencil.grid.cells.size)
 
     def apply(self, source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -113,13 +118,13 @@ class Network:
         -------
         ``source`` without these means.
         """
-        if self.components is not None:
+        if self.components:
             self.components.remove(source, self._projected)
             source = self._projected
         if self._model is not None:
             self._model.apply(source, target)
             events.log_flops(self.flops)
-        if self.components is not None:
+        if self.components:
             self.components.remove(target, target)
         return source
 
@@ -132,7 +137,7 @@ class Network:
         """
         model: Any = self._model
         device = getattr(model, "device", None)
-        if device is None or device.type != "cuda" or self.components is not None:
+        if device is None or device.type != "cuda" or self.components:
             return False
         tensors = shared_tensors(r, z)
         if tensors is None:
@@ -162,6 +167,12 @@ class Network:
     def is_symmetric(self) -> bool:
         """M is linear and symmetric."""
         return bool(getattr(self._model, "is_symmetric", True))
+
+    def allow_nonlinear(self, allowed: bool) -> None:
+        """Let a model that has a nonlinear form take it, or its linear one."""
+        model: Any = self._model
+        if hasattr(model, "flexible"):
+            model.flexible = allowed
 
     @property
     def model(self) -> Model | None:

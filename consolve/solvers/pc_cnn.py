@@ -24,6 +24,7 @@ option                    default        meaning
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,31 +32,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.collective import together
 from consolve.base.errors import MatrixError
 from consolve.base.options_table import CNN
 from consolve.base.threads import limited_to
+from consolve.learned.models import GATHERED_CELLS, Choice, Model, check_model_name
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
+from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.matrix.stencil_kernels import scale_entries
+from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.grid_route import GridRoute
+from consolve.solvers.matrix.boundary_rows import BoundaryRows
 from consolve.solvers.matrix.find_grid import find_grid
-from consolve.solvers.matrix.null_space import ClosedComponents
-from consolve.solvers.matrix.stencil import Stencil, check_matrix, read_stencil
-from consolve.solvers.models import Choice, Model, check_model_name
+from consolve.solvers.matrix.stencil import check_matrix, read_stencil
 from consolve.solvers.network import Network, default_threads, mpi_communicator
 from consolve.solvers.petsc import events, live_contexts
-from consolve.solvers.petsc.collective import together
 from consolve.solvers.petsc.options import read_options
-from consolve.solvers.petsc.versions import PETSc, call, handle, reported
+from consolve.solvers.petsc.reporting import reported
+from consolve.solvers.petsc.versions import PETSc, call, handle
 from consolve.solvers.presolve import (
+    FLEXIBLE_CONJUGATE_METHODS,
     check_system,
     claims_convergence,
     refuse_unfit_method,
     start_with_boundary_values,
     warn_of_method,
 )
-
-GATHERED_CELLS = 32_768
-"""Default of ``-pc_cnn_gathered_cells``."""
 
 
 class PCCNN:
@@ -67,7 +69,8 @@ class PCCNN:
 
     M is the network's on the coupled rows of the matrix, and 1 / a_ii on rows without couplings.  On a
     singular operator both r and z lose their mean over each closed component (and the part in a null space
-    that is attached to the matrix), so that M stays symmetric and maps into the range.
+    that is attached to the matrix), so that M stays symmetric and maps into the range.  Where other rows
+    couple to such a row, one-sidedly, M is that of the system without it; see ``BoundaryRows``.
 
     A matrix with the stencil of a Poisson operator is expected; see ``find_grid`` for how the rows are placed
     on a grid and ``read_stencil`` for what is refused.
@@ -96,6 +99,7 @@ class PCCNN:
         self._state = -1
         self._null_space: PETSc.NullSpace | None = None
         self._work: PETSc.Vec | None = None
+        self._boundary: BoundaryRows | None = None
         self._release()
 
     def _release(self) -> None:
@@ -107,10 +111,10 @@ class PCCNN:
 
     def _release_petsc(self) -> None:
         """Give up what PETSc holds for us; PETSc 3.18 would keep what Python alone lets go."""
-        for held in (self._null_space, self._work):
+        for held in (self._null_space, self._work, self._boundary):
             if held is not None:
                 held.destroy()
-        self._null_space = self._work = None
+        self._null_space = self._work = self._boundary = None
 
     @property
     def network(self) -> Model | None:
@@ -123,8 +127,8 @@ class PCCNN:
         return self._served.flops
 
     @property
-    def components(self) -> ClosedComponents | None:
-        """The closed components of the operator; None on a regular one."""
+    def components(self) -> ClosedComponents:
+        """The closed components of the operator."""
         return self._served.components
 
     @reported
@@ -157,18 +161,21 @@ class PCCNN:
         self._null_space = attached if attached else None
         self._stencil = None
         try:
-            check_matrix(pmat, parallel=True)
+            check_matrix(pmat)
             self._comm = mpi_communicator(pmat)
             grid = find_grid(pmat, pc.getDM(), self.grid, self.mask, self.coordinates)
             stencil = read_stencil(pmat, grid, singular=self._null_space is not None)
+            with together(self._comm):
+                name = check_model_name(self.model)
+            threads = self.threads or default_threads()
+            choice = Choice(name, threads, self.gathered_cells, self.precision, self.device)
+            with limited_to(threads):
+                self._served.set_up(pc, self._comm, stencil, choice)
         except MatrixError as error:
             raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
-        with together(self._comm):
-            check_model_name(self.model)
-        threads = self.threads or default_threads()
-        choice = Choice(self.model, threads, self.gathered_cells, self.precision, self.device)
-        with limited_to(threads):
-            self._served.set_up(pc, self._comm, stencil, choice)
+        if stencil.boundary is not None:
+            rows, inverse = stencil.diagonal_rows, stencil.diagonal_inverse
+            self._boundary = BoundaryRows(pmat, stencil.boundary, rows, inverse)
         self._stencil = replace(stencil, operator=None)  # its arrays have done their work
         self._state = pmat.stateGet()
         self.setups += 1
@@ -176,11 +183,14 @@ class PCCNN:
     @reported
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Refuse systems that a Krylov method would report as solved, or not solve, without a word of why."""
-        if self._stencil is not None and claims_convergence(ksp):
+        if self._stencil is None:
+            return
+        self._served.allow_nonlinear(ksp.getType() in FLEXIBLE_CONJUGATE_METHODS)
+        if claims_convergence(ksp):
             refuse_unfit_method(ksp, self._served)
             warn_of_method(ksp)
             check_system(b, self._stencil, self._served, self._null_space is not None, self._comm)
-            self._gave_guess = start_with_boundary_values(ksp, b, x, self._stencil)
+        self._gave_guess = start_with_boundary_values(ksp, b, x, self._stencil)
 
     @reported
     def postSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
@@ -191,15 +201,8 @@ class PCCNN:
 
     @reported
     def apply(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
-        if self._null_space is None:
-            self._apply(r, z)
-            return
-        if self._work is None:
-            self._work = r.duplicate()
-        r.copy(self._work)
-        self._null_space.remove(self._work)
-        self._apply(self._work, z)
-        self._null_space.remove(z)
+        with self._in_range(r, z) as source:
+            self._apply(source if self._boundary is None else self._boundary.eliminate(source), z)
 
     @reported
     def applyTranspose(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
@@ -208,7 +211,23 @@ class PCCNN:
                 f"PC cnn has no transpose of the network {self.model}, which is not symmetric: use "
                 "-ksp_type dcd, fcg or fgmres"
             )
-        self.apply(pc, r, z)
+        with self._in_range(r, z) as source:
+            self._apply(source, z)
+            if self._boundary is not None:
+                self._boundary.substitute(z)
+
+    @contextmanager
+    def _in_range(self, r: PETSc.Vec, z: PETSc.Vec) -> Iterator[PETSc.Vec]:
+        """r, and after the block z, without their parts in the attached null space."""
+        if self._null_space is None:
+            yield r
+            return
+        if self._work is None:
+            self._work = r.duplicate()
+        r.copy(self._work)
+        self._null_space.remove(self._work)
+        yield self._work
+        self._null_space.remove(z)
 
     @reported
     def applySymmetricLeft(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
@@ -242,7 +261,7 @@ class PCCNN:
         if (
             stencil is None
             or not stencil.is_exact
-            or stencil.one_sided
+            or stencil.boundary is not None
             or not isinstance(model, MultilevelPreconditioner)
             or amat.handle != pmat.handle
             or pmat.stateGet() != self._state
@@ -275,7 +294,7 @@ class PCCNN:
         yield f"grid {size} (NX x NY...) from {grid.origin}{periodic}"
         rest = network.rows - network.unknowns
         yield f"rows {network.rows}: {network.unknowns} in the network, {rest} without couplings"
-        yield f"closed components {0 if network.components is None else network.components.size.size}"
+        yield f"closed components {len(network.components)}"
         threads = self.threads or default_threads()
         yield f"ranks {ranks}, threads on each {threads}, set up {self.setups} times"
         if network.model is None:

@@ -3,36 +3,52 @@ without a word of why."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
+from consolve.base.collective import raise_together
 from consolve.base.errors import InconsistentRightHandSide, OptionError
-from consolve.solvers.matrix.stencil import Stencil
+from consolve.base.messages import warn
+from consolve.pde.matrix.stencil import Stencil
 from consolve.solvers.network import Network
-from consolve.solvers.petsc.collective import raise_together
 from consolve.solvers.petsc.versions import PETSc
 
 SYMMETRIC_METHODS = frozenset(
     (
         "cg",
+        "cr",
+        "dcd",
         "fcg",
         "groppcg",
+        "minres",
         "pipecg",
+        "pipecg2",
         "pipecgrr",
+        "pipecr",
         "pipefcg",
         "pipelcg",
         "pipeprcg",
-        "minres",
         "symmlq",
-        "chebyshev",
     )
 )
-"""KSP types that are for symmetric matrices; so is ``dcd``."""
+"""KSP types that are for symmetric matrices, and begin with a guess."""
 
 TOLERANT_METHODS = frozenset(
-    ("cg", "fcg", "pipefcg", "fgmres", "pipefgmres", "gcr", "pipegcr", "dcd", "richardson")
+    (
+        "cg",
+        "stcg",
+        "nash",
+        "gltr",
+        "fcg",
+        "pipefcg",
+        "fgmres",
+        "pipefgmres",
+        "gcr",
+        "pipegcr",
+        "dcd",
+        "richardson",
+    )
 )
 """KSP types whose residual stays true although single precision rounds M r."""
 
@@ -54,23 +70,28 @@ FLEXIBLE_METHODS = frozenset(
 )
 """KSP types that take a nonlinear preconditioner; a program's own type ``python`` is trusted to."""
 
+FLEXIBLE_CONJUGATE_METHODS = frozenset(("dcd", "fcg", "fgmres", "gcr"))
+"""KSP types for which a model that has a nonlinear form uses it: they gain by it."""
+
 
 def claims_convergence(ksp: PETSc.KSP) -> bool:
     """False for a smoother, a part of a preconditioner, or the inner KSP by which Chebyshev estimates
     eigenvalues: these run a few iterations and solve nothing."""
-    prefix = ksp.getOptionsPrefix() or ""
-    return ksp.getNormType() != PETSc.KSP.NormType.NONE and not prefix.endswith("esteig_")
+    return ksp.getNormType() != PETSc.KSP.NormType.NONE and not _estimates_eigenvalues(ksp)
+
+
+def _estimates_eigenvalues(ksp: PETSc.KSP) -> bool:
+    return (ksp.getOptionsPrefix() or "").endswith("esteig_")
 
 
 def warn_of_method(ksp: PETSc.KSP) -> None:
     """Warn of methods that stop early where the preconditioner rounds to single precision."""
     rtol = ksp.getTolerances()[0]
     if ksp.getType() not in TOLERANT_METHODS and rtol < 1e-6 and ksp.comm.rank == 0:
-        warnings.warn(
+        warn(
             f"-ksp_type {ksp.getType()} takes its preconditioner as exactly linear, and -pc_type cnn is so "
             f"in single precision: at rtol {rtol:g} it may stop with a true residual of about 1e-6; use "
-            "cg, fgmres or dcd",
-            stacklevel=3,
+            "cg, fgmres or dcd"
         )
 
 
@@ -97,15 +118,17 @@ def refuse_unfit_method(ksp: PETSc.KSP, network: Network) -> None:
 def start_with_boundary_values(ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, stencil: Stencil) -> bool:
     """Let a symmetric method begin with x_i = b_i / a_ii in the rows that have a diagonal only.
 
-    Where other rows couple to such a row (MatZeroRows) the matrix is not symmetric.  These unknowns are known
-    at once, however; with them in the initial guess the residual of their rows is 0 and stays so, PC cnn
-    proposes nothing there, and the method works on the other rows, among which the matrix is symmetric.
+    Where other rows couple to such a row (MatZeroRows) the matrix is not symmetric, and neither is PC cnn.
+    These unknowns are known at once, however; with them in the initial guess the residual of their rows is 0
+    and stays so, PC cnn proposes nothing there, and the method works on the other rows, among which both are
+    symmetric.  Methods that PC cnn cannot tell so (those around another PC of which it is a part, or that
+    know no guess, as stcg) see M A = diag(1, S A_ii) instead: a cluster of eigenvalues near 1.
 
     Returns
     -------
     True if the guess was zero until now, and counts as one only for this solve.
     """
-    if not stencil.one_sided or ksp.getType() not in (*SYMMETRIC_METHODS, "dcd"):
+    if not stencil.one_sided or ksp.getType() not in SYMMETRIC_METHODS or _estimates_eigenvalues(ksp):
         return False
     was_zero = not ksp.getInitialGuessNonzero()
     if was_zero:
@@ -147,7 +170,7 @@ def check_system(
     largest = _largest(b, comm)
     if not np.isfinite(largest):
         return  # the KSP itself ends with DIVERGED_NANORINF
-    if not has_null_space and network.components is not None:
+    if not has_null_space:
         network.components.check_consistent(b.array_r)
     error: Exception | None = None
     try:

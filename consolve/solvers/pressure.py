@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-import warnings
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,24 +14,30 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from consolve.base.errors import NotConverged, OptionError
+from consolve.base.messages import warn
+from consolve.base.scaling import scale_of
+from consolve.pde.matrix.local_rows import real_csr
 from consolve.pde.poisson.grid import GridOperator
 from consolve.solvers.matrix.assembly import (
     assemble_matrix,
-    closed_group,
-    consistent,
     matrix_from_csr,
-    real_csr,
-    without_means,
 )
 from consolve.solvers.matrix.attached import attach_grid
 from consolve.solvers.matrix.find_grid import find_grid
-from consolve.solvers.petsc.versions import PETSc, is_option_used
+from consolve.solvers.petsc.versions import PETSc, innermost, is_option_used
 from consolve.solvers.system_files import read_matrix, read_vector
 
-DEFAULTS = {"ksp_type": "cg", "ksp_norm_type": "unpreconditioned", "ksp_rtol": "1e-6", "pc_type": "cnn"}
+LEAST_ATOL = 1e-300
+"""What stands for an absolute tolerance of 0."""
+DEFAULTS = {
+    "ksp_type": "cg",
+    "ksp_norm_type": "unpreconditioned",
+    "ksp_rtol": "1e-6",
+    "ksp_divtol": "1e100",  # a guess from before may be far larger than a flow that has come to rest
+    "pc_type": "cnn",
+}
 """Options that hold where none are given."""
 
-ADVICE = "raise -ksp_max_it, loosen -ksp_rtol, or choose another -pc_type"
 
 _prefixes: set[str] = set()
 _REASONS = {
@@ -124,7 +129,7 @@ class _Solver:
     def __init__(self, options: Sequence[str] | str | None, prefix: str) -> None:
         given = parse_options(options)
         chosen = DEFAULTS | given
-        self._given = list(given)
+        self._given = given
         self.prefix = _free_prefix(prefix)
         self._names: list[str] = []
         database = PETSc.Options(self.prefix)
@@ -133,6 +138,7 @@ class _Solver:
                 database.setValue(name, value)
                 self._names.append(name)
         self.ksp: PETSc.KSP | None = None
+        self.scale = 1.0
         self._withdraw = weakref.finalize(self, _withdraw_options, self.prefix, self._names)
         self._withdraw.atexit = False
 
@@ -144,7 +150,7 @@ class _Solver:
             self.ksp.setOptionsPrefix(self.prefix)
             self.ksp.setOperators(mat)
             self.ksp.setConvergenceHistory(reset=True)
-            self.ksp.setFromOptions()
+            self._read_options(self.ksp)
         else:
             if self.ksp.getOperators()[0].getSize() != mat.getSize():
                 self.ksp.reset()
@@ -152,6 +158,17 @@ class _Solver:
         self.ksp.setUp()
         self.ksp.setUpOnBlocks()
         return time.perf_counter() - start
+
+    def _read_options(self, ksp: PETSc.KSP) -> None:
+        try:
+            ksp.setFromOptions()
+        except PETSc.Error as error:
+            if error.__cause__ is not None:  # what newer petsc4py makes of our own errors
+                raise
+            text = innermost(error).replace(f"-{self.prefix}", "-")
+            said = set(text.replace(".", " ").split()) | set(text.split())
+            wrong = [f"-{name} {value}" for name, value in self._given.items() if value in said]
+            raise OptionError(f"{', '.join(wrong) or 'PETSc options'}: {text}") from error
 
     def solve(
         self, mat: PETSc.Mat, b: NDArray, guess: NDArray | None, times: tuple[float, float]
@@ -161,12 +178,19 @@ class _Solver:
         if ksp is None:
             raise RuntimeError("solve is called before set_up")
         rhs, x, residual = mat.createVecLeft(), mat.createVecRight(), mat.createVecLeft()
-        rhs.array_w[:] = b
+        self.scale = scale = scale_of(b)
+        rhs.array_w[:] = scale * b
         if guess is not None:
-            x.array_w[:] = guess
+            x.array_w[:] = scale * guess
         ksp.setInitialGuessNonzero(guess is not None)
+        atol = ksp.getTolerances()[1]
+        if scale != 1 and atol > LEAST_ATOL:
+            ksp.setTolerances(atol=scale * atol)
         start = time.perf_counter()
-        ksp.solve(rhs, x)
+        try:
+            ksp.solve(rhs, x)
+        finally:
+            ksp.setTolerances(atol=atol)
         seconds = time.perf_counter() - start
         mat.mult(x, residual)
         residual.aypx(-1.0, rhs)
@@ -179,9 +203,9 @@ class _Solver:
             solve_s=seconds,
             reason=reason_name(ksp.getConvergedReason()),
             relative_residual=residual.norm() / norm if norm > 0 else residual.norm(),
-            history=np.array(ksp.getConvergenceHistory()),
+            history=np.array(ksp.getConvergenceHistory()) / scale,
         )
-        solution = x.array_r.copy()
+        solution = x.array_r / scale
         for vector in (rhs, x, residual):
             vector.destroy()  # petsc4py only marks what goes out of scope, some versions until the end
         return solution, record
@@ -239,7 +263,6 @@ class PressureSolver:
         self.records: list[SolveRecord] = []
         self._operator: GridOperator | None = None
         self._mat: PETSc.Mat | None = None
-        self._group: NDArray[np.int32] | None = None
         self._pressure: NDArray[np.float64] | None = None
 
     @property
@@ -265,7 +288,7 @@ class PressureSolver:
         if operator.unknowns == 0:
             return pressure
         times = self._set_up(operator)
-        b = consistent(b, self._group)
+        b = operator.null_space.consistent(b)
         guess = None
         if self.warm_start and self._pressure is not None and self._pressure.shape == operator.shape:
             guess = self._pressure.reshape(-1)[operator.cells]
@@ -274,8 +297,8 @@ class PressureSolver:
         if len(self.records) == 1:
             self._warn_of_unused_options()
         if record.reason.startswith("DIVERGED"):
-            raise NotConverged(record.reason, record.iterations, record.relative_residual, ADVICE)
-        pressure.reshape(-1)[operator.cells] = without_means(x, self._group)
+            raise NotConverged(record.reason, record.iterations, record.relative_residual)
+        pressure.reshape(-1)[operator.cells] = operator.null_space.without_means(x)
         self._pressure = pressure
         return pressure.copy()
 
@@ -285,7 +308,6 @@ class PressureSolver:
         start = time.perf_counter()
         self._operator = None
         mat = assemble_matrix(operator)
-        self._group = closed_group(operator)
         assembled = time.perf_counter() - start
         setup = self._solver.set_up(mat)
         if self._mat is not None:
@@ -296,7 +318,7 @@ class PressureSolver:
     def _warn_of_unused_options(self) -> None:
         unused = self._solver.unused_options()
         if unused:
-            warnings.warn(f"PETSc options not used: {' '.join(unused)}; misspelt?", stacklevel=3)
+            warn(f"PETSc options not used: {' '.join(unused)}; misspelt?")
 
     def destroy(self) -> None:
         """Free the KSP and take the options out of PETSc's database."""
@@ -370,11 +392,11 @@ def solve_system(
         if not np.isfinite(b).all():
             row = int(np.flatnonzero(~np.isfinite(b))[0])
             raise ValueError(f"rhs is {b[row]} at row {row}; every entry must be finite")
-    mat, group = matrix_from_csr(csr)
+    mat, closed = matrix_from_csr(csr)
     if grid or mask:
         place = find_grid(mat, None, grid, mask)
         attach_grid(mat, place.shape, place.cells)
-    b = consistent(b, group)
+    b = closed.consistent(b)
     solver = _Solver(options, "system_")
     try:
         setup = solver.set_up(mat)
@@ -383,7 +405,7 @@ def solve_system(
     finally:
         solver.destroy()
     if unused:
-        warnings.warn(f"PETSc options not used: {' '.join(unused)}; misspelt?", stacklevel=2)
+        warn(f"PETSc options not used: {' '.join(unused)}; misspelt?")
     if record.reason.startswith("DIVERGED"):
-        raise NotConverged(record.reason, record.iterations, record.relative_residual, ADVICE)
-    return SystemSolution(without_means(x, group), record)
+        raise NotConverged(record.reason, record.iterations, record.relative_residual)
+    return SystemSolution(closed.without_means(x), record)

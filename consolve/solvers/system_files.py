@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from consolve.base.errors import SystemFileError
 
 _PETSC_MATRIX, _PETSC_VECTOR = 1211216, 1211214
+_FEW_ROWS = 1 << 20
+"""Rows that may be empty; a file with more of them has at least a byte for each."""
 _KINDS = (
     (b"%%MatrixMarket", "MatrixMarket"),
     (b"PK\x03\x04", "npz"),
@@ -45,6 +47,8 @@ def read_matrix(path: str | Path) -> sp.csr_matrix:
         matrix = _petsc_matrix(path, ">i8" if kind.endswith("64-bit") else ">i4")
     elif kind in ("MatrixMarket", "npz"):
         reader = scipy.io.mmread if kind == "MatrixMarket" else sp.load_npz
+        if kind == "MatrixMarket":
+            _check_market_size(path)
         try:
             matrix = sp.csr_matrix(reader(path))
         except Exception as error:  # each reader trips over a damaged file in its own way
@@ -124,6 +128,7 @@ def _expected(what: str) -> str:
 
 def _array(path: Path, kind: str) -> NDArray:
     if kind == "MatrixMarket":
+        _check_market_size(path)
         read = scipy.io.mmread(path)
         return np.asarray(read.todense() if sp.issparse(read) else read)
     loaded = np.load(path, allow_pickle=False)
@@ -133,6 +138,32 @@ def _array(path: Path, kind: str) -> NDArray:
         if len(archive.files) != 1:
             raise SystemFileError(f"{path}: holds arrays {sorted(archive.files)}, expected a single one")
         return archive[archive.files[0]]
+
+
+def _check_market_size(path: Path) -> None:
+    """Raise SystemFileError if a MatrixMarket file announces more than it can hold: its reader would take the
+    memory first."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        dense = b"array" in file.readline(1024).lower()
+        line = b"%"
+        while line[:1] == b"%" or (line and not line.strip()):
+            line = file.readline(1 << 20)
+        words = line.split()
+        left = size - file.tell()
+    if len(words) < 2 or not all(word.isdigit() for word in words):
+        return  # the reader says what is wrong
+    rows, columns, *entries = map(int, words)
+    if dense:
+        # One triangle of a square array may be all; a value and its end are two characters.
+        count, least = rows * (rows - 1) // 2 if rows == columns else rows * columns, 2
+    else:
+        count, least = (entries or [0])[0], 4  # of two indices
+    if least * count > left + 1 or (not dense and max(rows, columns) > max(size, _FEW_ROWS)):
+        raise SystemFileError(
+            f"{path}: announces {rows} rows, {columns} columns and {count} entries, and holds {left} bytes "
+            "of them; the file is cut off or damaged; write it again"
+        )
 
 
 class _Reader:
@@ -158,7 +189,7 @@ class _Reader:
 
     def reals(self, count: int) -> NDArray[np.float64]:
         values = self.take(count, ">f8").astype(np.float64)
-        if self.left == values.nbytes:
+        if count and self.left == values.nbytes:
             raise SystemFileError(f"{self.path}: seems to hold complex values; consolve solves real systems")
         return values
 

@@ -9,7 +9,7 @@ import scipy.sparse.linalg as spla
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consolve import GridSolver
+from consolve import GridSolver, aspreconditioner
 from consolve.base.errors import InconsistentRightHandSide, NotConverged
 from consolve.pde import AIR, FLUID, SOLID, GridOperator
 from consolve.pde.poisson.domains import make_domain
@@ -93,14 +93,14 @@ def test_history_begins_with_the_first_residual_and_ends_with_the_last():
 
 def test_what_cannot_be_solved_is_told():
     closed = GridOperator.from_cell_types(np.zeros((20, 20), int))
-    with pytest.raises(InconsistentRightHandSide, match="400 cells without Dirichlet part"):
+    with pytest.raises(InconsistentRightHandSide, match="closed component of 400 rows"):
         GridSolver(closed).solve(np.ones((20, 20)))
     operator = make_domain("spheres", (50, 60), 3).operator()
     with pytest.raises(ValueError, match=r"b has shape \(60, 50\), the grid \(50, 60\)"):
         GridSolver(operator).solve(np.ones((60, 50)))
     with pytest.raises(NotConverged, match="DIVERGED_MAX_IT after 2 iterations"):
         GridSolver(operator).solve(np.ones((50, 60)), rtol=1e-12, maxiter=2)
-    with pytest.raises(NotConverged, match="DIVERGED_NANORINF"):
+    with pytest.raises(ValueError, match=r"b is not finite at cell \(0, 0\); every entry must be finite"):
         GridSolver(operator).solve(np.full((50, 60), np.nan))
 
 
@@ -118,3 +118,20 @@ def test_needs_neither_petsc_nor_torch():
         "assert not {'petsc4py', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, 10**6])
+def test_numbers_of_threads_that_cannot_be(threads):
+    operator = GridOperator.from_cell_types(np.zeros((8, 8), int), outside=AIR)
+    for make in (GridSolver, aspreconditioner):
+        with pytest.raises(ValueError, match=f"threads is {threads!r}, expected 1 to "):
+            make(operator, threads=threads)
+
+
+def test_what_is_no_operator_is_refused():
+    operator = GridOperator.from_cell_types(np.zeros((8, 8), int), outside=AIR)
+    for other in (operator.to_csr(), operator.to_csr().toarray(), None):
+        with pytest.raises(ValueError, match=r"expected a GridOperator; a matrix is for consolve\.solve"):
+            GridSolver(other)
+        with pytest.raises(ValueError, match="expected a GridOperator"):
+            GridSolver(operator).update(other)

@@ -375,3 +375,28 @@ def test_importing_consolve_is_light():
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'solver'"):
         consolve.solver  # noqa: B018
+
+
+@pytest.mark.parametrize("A", [np.zeros((0, 0)), sp.csr_matrix((0, 0))])
+@pytest.mark.parametrize("shape", [(0,), (0, 3)])
+def test_a_matrix_without_rows(A, shape):
+    x, info = consolve.solve(A, np.zeros(shape))
+    assert x.shape == shape and info.records == ()
+    assert (consolve.aspreconditioner(A) @ np.zeros(shape)).shape == shape
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ("-ksp_rtol abc", "-ksp_rtol abc: Input string abc has no numeric value"),
+        ("-ksp_max_it 1.5", "-ksp_max_it 1.5: Input string 1.5 has no integer value"),
+        ("-ksp_type nonsense", "-ksp_type nonsense: Unable to find requested KSP type nonsense"),
+        ("-ksp_norm_type foo", "-ksp_norm_type foo: Unknown option foo for -ksp_norm_type"),
+    ],
+)
+def test_options_that_petsc_does_not_take(options, words):
+    line = sp.diags([-np.ones(7), 2 * np.ones(8), -np.ones(7)], [-1, 0, 1])
+    A = sp.kron(line, sp.identity(8)) + sp.kron(sp.identity(8), line)
+    with pytest.raises(OptionError, match=words) as caught:
+        consolve.solve(A, np.ones(64), options=options)
+    assert "\n" not in str(caught.value) and "KSPSetFromOptions" not in str(caught.value)

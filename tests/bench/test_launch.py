@@ -87,3 +87,11 @@ def test_missing_mpiexec_is_said(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(WorkerError, match="mpiexec"):
         run_worker(task(ranks=2), ranks=2)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_modules_of_the_working_directory_are_not_run(ranks, tmp_path, monkeypatch):
+    for name in ("numpy", "json", "petsc4py"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('code of the working directory')\n")
+    monkeypatch.chdir(tmp_path)
+    assert run_worker(task(ranks=ranks), ranks=ranks)["reason"] == "CONVERGED_RTOL"

@@ -22,8 +22,8 @@ def test_file_stays_whole_when_a_row_cannot_be_written(tmp_path):
     rows = RowFile(path, ("solver",))
     rows.put({"solver": "a"})
     before = path.read_text()
-    with pytest.raises(ValueError):
-        rows.put({"solver": "b", "s": [float("nan")]})
+    with pytest.raises(TypeError):
+        rows.put({"solver": "b", "s": object()})
     assert path.read_text() == before
     assert rows.rows == [{"solver": "a"}]
     assert list(tmp_path.iterdir()) == [path]
@@ -31,8 +31,19 @@ def test_file_stays_whole_when_a_row_cannot_be_written(tmp_path):
 
 def test_numbers_that_are_not_finite_become_null(tmp_path):
     rows = RowFile(tmp_path / "rows.json", ("solver",))
-    rows.put({"solver": "a", "residual": float("nan"), "s": float("inf"), "t": 1.5})
-    assert RowFile(rows.path, ("solver",)).rows == [{"solver": "a", "residual": None, "s": None, "t": 1.5}]
+    rows.put({"solver": "a", "residual": float("nan"), "s": [float("inf")], "t": 1.5})
+    assert RowFile(rows.path, ("solver",)).rows == [{"solver": "a", "residual": None, "s": [None], "t": 1.5}]
+
+
+def test_a_row_is_a_line_and_a_machine_stands_once(tmp_path):
+    machine = {"cpu": "one", "versions": {"numpy": "1.26"}}
+    rows = RowFile(tmp_path / "rows.json", ("solver",))
+    for name in "abc":
+        rows.put({"solver": name, "machine": machine, "history": [1.0, 0.1]})
+    lines = rows.path.read_text().splitlines()
+    assert sum('"solver"' in line for line in lines) == 3 and len(lines) == 10
+    assert rows.path.read_text().count("1.26") == 1
+    assert RowFile(rows.path, ("solver",)).rows[2]["machine"] == machine
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"rows": [{"name": 1}]}'])

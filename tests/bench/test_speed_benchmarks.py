@@ -236,7 +236,7 @@ def test_precision_measures_down_to_the_floor_of_float64(run):
     for row in rows:
         held = row["reason"] == "CONVERGED_RTOL" and row["true_residual"] <= 1.01 * row["rtol"]
         assert held == (row["rtol"] > row["floor"])
-        assert len(row["history"]) == row["iterations"] + 1
+        assert row["iterations"] > 0 and "history" not in row
     assert out.count("under the floor of float64") == 3
 
 

@@ -178,6 +178,38 @@ def test_unexpected_errors_are_one_line_unless_debugged(monkeypatch, capsys):
         run(["broken"], debug=True)
 
 
+@pytest.mark.parametrize(
+    ("streams", "code", "told"),
+    [
+        ("1>&-", 0, ""),
+        ("0<&- 1>&- 2>&-", 0, None),
+        ("1>/dev/full", 1, "error: standard output: No space left on device\n"),
+        ("2>/dev/full", 0, None),
+    ],
+)
+def test_closed_and_full_streams(matrix, streams, code, told):
+    """Nothing that is printed goes into the solution, which is written in any case."""
+    folder, _, x = matrix
+    words = f"solve {folder}/A.npz --rhs {folder}/b.npy --out {folder}/x.npy -- -ksp_rtol 1e-10 -foo 1"
+    line = f"{sys.executable} -m consolve {words} {streams}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    if told is not None:
+        assert "Traceback" not in done.stderr and done.stderr.splitlines(True)[1:] == told.splitlines(True)
+    np.testing.assert_allclose(np.load(folder / "x.npy"), x, atol=1e-7)
+
+
+def test_output_that_no_disk_takes_is_told():
+    """Whatever prints it."""
+    for words in (["--help"], ["options"], ["train", "wave", "--help"]):
+        done = subprocess.run(
+            ["sh", "-c", f"{sys.executable} -m consolve {' '.join(words)} >/dev/full"],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert done.stderr.startswith("error: ") and "No space left on device" in done.stderr
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_interrupt_is_130(monkeypatch, capsys, wrapped):
     @click.command()
@@ -324,3 +356,31 @@ def test_cells_are_nx_ny_nz():
 def test_options_of_the_process_are_told_from_those_of_a_solver():
     words = ["-ksp_type", "cg", "-log_view", ":log.txt", "-pc_sor_omega", "-1.5", "-ksp_monitor"]
     assert start_petsc(words) == ["-ksp_type", "cg", "-pc_sor_omega", "-1.5", "-ksp_monitor"]
+
+
+def test_an_option_that_petsc_does_not_take_is_one_line(matrix, capsys):
+    folder, _, _ = matrix
+    words = ["solve", str(folder / "A.npz"), "--mask", str(folder / "mask.npy"), "--", "-ksp_rtol", "abc"]
+    assert run(words) == 1
+    assert capsys.readouterr().err == "error: -ksp_rtol abc: Input string abc has no numeric value\n"
+
+
+def test_errors_of_petsc_come_without_its_stack(monkeypatch, capsys):
+    from petsc4py import PETSc
+
+    from consolve.solvers import pressure
+
+    def fail(*_):
+        PETSc.Mat().createAIJ((3, 3), nnz=-5)
+
+    monkeypatch.setattr(pressure, "solve_system", fail)
+    assert run(["solve", "A.npz"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: PETSc: ") and "() at" not in message
+
+
+def test_systems_without_rows_are_solved(tmp_path, capsys):
+    sp.save_npz(tmp_path / "A.npz", sp.csr_matrix((0, 0)))
+    out = tmp_path / "x.npy"
+    assert run(["solve", str(tmp_path / "A.npz"), "--out", str(out)]) == 0
+    assert "0 rows" in capsys.readouterr().out and np.load(out).shape == (0,)

@@ -153,7 +153,7 @@ def test_a_forecast_that_grows_is_warned_of_and_one_that_overflows_is_an_error(f
         (["--data", "none.h5"], 1, "no such file"),
         (["--medium", "holes"], 1, "holes"),
         (["--medium", "constant", "--model", "generator.h5"], 1, "holds a generator"),
-        (["--medium", "constant", "--model", "none.h5"], 1, "no wave surrogate"),
+        (["--medium", "constant", "--model", "none.h5"], 1, "no weights at"),
         (["--medium", "constant", "--out", "none/a.h5"], 1, "no directory"),
         (["--medium", "constant", "--steps", "0"], 2, "--steps"),
         (["--medium", "constant", "--threads", "0"], 2, "--threads"),
@@ -214,4 +214,4 @@ def test_a_card_says_what_the_file_holds(folder, model, capsys):
 
 def test_a_card_of_nothing_is_an_error(capsys, tmp_path):
     assert run(["wave", "card", str(tmp_path / "none.h5")]) == 1
-    assert "no wave surrogate" in capsys.readouterr().err
+    assert "no weights at" in capsys.readouterr().err

@@ -1,8 +1,10 @@
 // Solves in the order of things that the first argument names: "once", "leak" (solvers are not destroyed),
-// "exit" (without PetscFinalize), "again" (PETSc is initialised twice), "coordinates" or "bad-coordinates".
+// "exit" (without PetscFinalize), "again" (PETSc is initialised twice), "coordinates" or "bad-coordinates",
+// "divide" (by zero, after the solve).
 #include <petscdmda.h>
 #include <petscksp.h>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 
@@ -55,6 +57,11 @@ static PetscErrorCode Solve(const std::string &how)
   PetscCall(VecShift(x, -1));
   PetscCall(VecNorm(x, NORM_INFINITY, &error));
   PetscCall(PetscPrintf(PETSC_COMM_WORLD, "iterations %d error %g\n", (int)iterations, (double)error));
+  if (how == "divide") {
+    volatile double zero = 0;
+    std::fflush(stdout);
+    PetscCall(PetscPrintf(PETSC_COMM_WORLD, "quotient %g\n", 1 / zero));
+  }
   if (how == "leak") PetscFunctionReturn(PetscErrorCode(0));
   PetscCall(KSPDestroy(&ksp));
   PetscCall(MatDestroy(&A));

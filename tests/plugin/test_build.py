@@ -1,6 +1,7 @@
 """The shared library: what it holds and needs, where it lies, and that it is whole or absent."""
 
 import ctypes
+import os
 import re
 import shutil
 import subprocess
@@ -100,6 +101,45 @@ def test_changed_source_is_built_anew(library, cache, monkeypatch, tmp_path):
     changed.write_text(build.BOOTSTRAP.read_text() + "# changed\n")
     monkeypatch.setattr(build, "BOOTSTRAP", changed)
     assert plugin_path() != first
+
+
+@pytest.mark.parametrize("what", [".", "..", "libconsolve.so"])
+@pytest.mark.parametrize("how", ["writable", "owner", "link"])
+def test_library_that_others_can_change_is_not_taken(what, how, library, cache, monkeypatch):
+    """In its place, its directory's or the one around it; what lies there is built anew, or elsewhere."""
+    monkeypatch.setattr(build, "FOLDER", cache.parent / "package")  # the second place
+    (cache.parent / "package").mkdir()
+    first = plugin_path()
+    target = first.parent / what
+    if how == "writable":
+        target.chmod(target.stat().st_mode | 0o020)
+    elif os.geteuid():
+        pytest.skip("needs root")
+    elif how == "owner":
+        os.chown(target, 12345, -1)
+    else:
+        target = Path(os.path.normpath(target))
+        target.rename(cache.parent / "elsewhere")
+        target.symlink_to(cache.parent / "elsewhere")
+        os.chown(target, 12345, -1, follow_symlinks=False)
+    first.write_text("changed") if how != "link" else None
+    taken = plugin_path()
+    assert taken.stat().st_size > 10_000  # a library
+    elsewhere = how != "writable" and what != "libconsolve.so"
+    assert taken.is_relative_to(cache.parent / "package") == elsewhere
+    assert not any(map(build._distrusted, (taken, taken.parent)))
+    monkeypatch.setenv("CC", "no-such-cc")
+    assert plugin_path() == taken
+
+
+def test_no_place_that_others_cannot_change(library, cache, monkeypatch):
+    if os.geteuid():
+        pytest.skip("needs root")
+    monkeypatch.setattr(build, "FOLDER", Path("/proc/self"))
+    (cache / "consolve").mkdir(parents=True)
+    os.chown(cache / "consolve", 12345, -1)
+    with pytest.raises(BuildError, match=r"cache/consolve belongs to another user \(number 12345\).*--out"):
+        plugin_path()
 
 
 def test_package_is_the_second_place(library, monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """What goes wrong in a compiled program: a message on stderr that says what to do, a non-zero exit code."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,37 @@ def fails(programs, library, run_program):
 )
 def test_bad_options(fails, options, words):
     assert words in fails(*options)[1]
+
+
+def test_petsc_prints_the_message_and_an_error_code_of_its_own(programs, library, run_program):
+    command = (programs / "poisson2d", "-dll_prepend", library, *CNN, "-pc_cnn_grid", "5,5")
+    done = run_program(*command)
+    said = [line.removeprefix("[0]PETSC ERROR: ") for line in done.err.splitlines() if line[:1] == "["]
+    assert said[1] == "Error in external library"
+    assert re.match(
+        r"consolve \S+: .*MatrixError: PC cnn cannot use .* the grid 5 x 5 has 25 cells, ", said[2]
+    )
+    assert re.search(r"#1 PCCNN.setUp\(\) at .*pc_cnn.py:\d+\n.*#2 PCSetUp\(\)", done.err)
+    assert "This should never happen" not in done.err and done.code not in (0, 255)
+
+
+@pytest.mark.skipif(not shutil.which("mpirun"), reason="needs mpirun")
+def test_ranks_say_it_once_and_in_whole_lines(programs, library, run_program):
+    done = run_program(
+        "mpirun", "-n", 2, "--oversubscribe", programs / "poisson2d", "-dll_prepend", library, *CNN,
+        "-pc_cnn_grid", "5,5", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+    )  # fmt: skip
+    said = [line for line in done.err.splitlines() if "consolve: " in line]
+    assert len(said) == 1 and said[0].startswith("consolve: PCCNN.setUp: "), done.err
+
+
+def test_a_warning_is_one_line(programs, library, run_program):
+    done = run_program(
+        programs / "poisson2d", "-dll_prepend", library, "-ksp_type", "gmres", "-pc_type", "cnn",
+        "-ksp_rtol", "1e-8",
+    )  # fmt: skip
+    assert done.code == 0
+    assert re.fullmatch(r"consolve: warning: -ksp_type gmres takes .* use cg, fgmres or dcd\n", done.err)
 
 
 @pytest.mark.parametrize("options", [CNN, DCD])

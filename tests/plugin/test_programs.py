@@ -130,3 +130,17 @@ def test_bad_coordinates_end_a_program(cxx_program, library, run_program):
     done = run_program(cxx_program, "bad-coordinates", "-dll_prepend", library, "-pc_type", "cnn")
     assert done.code != 0 and done.out == ""
     assert "consolve: PCSetCoordinates: ValueError: the coordinates of local row 0 are [ 0. nan]" in done.err
+
+
+@pytest.mark.parametrize(
+    "options", ["-ksp_type cg -pc_type cnn", "-ksp_type dcd -pc_type cnn", "-ksp_type dcd"]
+)
+def test_trapped_floating_point_exceptions(options, programs, cxx_program, library, run_program):
+    """Python raises some when it starts; those of the program are trapped before and after."""
+    chosen = ("-dll_prepend", library, *options.split())
+    done = run_program(programs / "poisson2d", "-fp_trap", *chosen)
+    assert (done.code, done.err) == (0, "") and done.report[2] > 0
+    free, trapped = (run_program(cxx_program, "divide", *chosen, *trap) for trap in ((), ("-fp_trap",)))
+    assert free.code == 0 and free.out.splitlines()[-1] == "quotient inf."
+    assert trapped.code != 0 and "loating point" in trapped.err
+    assert trapped.out.startswith("iterations ") and "quotient" not in trapped.out

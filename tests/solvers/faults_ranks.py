@@ -73,6 +73,19 @@ def put(value):
     return change
 
 
+def zeroed():
+    """One plane of nodes for each of three ranks, the first and the last of them boundary rows only."""
+    operator = GridOperator.from_cell_types(np.zeros((3, 18), int), 2)
+    csr = operator.to_csr()
+    cuts = [54 * q // COMM.size for q in range(COMM.size + 1)]
+    local = csr[cuts[COMM.rank] : cuts[COMM.rank + 1]]
+    parts = local.indptr.astype(PETSc.IntType), local.indices.astype(PETSc.IntType), local.data
+    mat = PETSc.Mat().createAIJ(((local.shape[0], 54),) * 2, csr=parts, comm=PETSc.COMM_WORLD)
+    boundary = [row for row in range(54) if row // 18 in (0, 2) or row % 18 in (0, 17)]
+    mat.zeroRows([row for row in boundary if cuts[COMM.rank] <= row < cuts[COMM.rank + 1]], 1.0)
+    return mat
+
+
 def main():
     good, closed = system(2), system(1)
     found = {}
@@ -85,6 +98,8 @@ def main():
         found[f"inf {kind}"] = told(good, kind, put(np.inf))
         found[f"nan closed {kind}"] = told(closed, kind, put(np.nan))
         found[f"inconsistent {kind}"] = told(closed, kind, put(5.0))
+    for kind in ("cg", "dcd"):
+        found[f"zeroed {kind}"] = told(zeroed(), kind, pc_cnn_grid="18,3")
     last = int(np.prod(SHAPE)) - 1
     found["matrix nan"] = told(system(2, spoil(last, np.nan)), "cg")
     found["matrix positive"] = told(system(2, spoil(last, 3.0)), "cg")

@@ -14,7 +14,6 @@ It lies between 0 and 1 and needs no solution of a system.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +22,10 @@ from numpy.typing import NDArray
 from scipy.fft import idctn
 from torch import Tensor
 
-from consolve.learned.dcdm.domains import DomainsTraining, DomainsTrainingSettings, Drawn
+from consolve.learned.dcdm.domains import DomainsTraining, DomainsTrainingSettings
 from consolve.learned.dcdm.training import Direction
 from consolve.learned.training.domains import random_operator, random_shape
+from consolve.learned.training.drawn import Drawn
 from consolve.learned.training.operator import TorchOperator, dot, norm
 from consolve.pde.poisson.grid import GridOperator
 
@@ -86,6 +86,7 @@ class EnergyTraining(DomainsTraining):
     """
 
     loss_name = "energy left by a step"
+    score_name = "validation_energy_left"
     settings: EnergyTrainingSettings
 
     def _draw(self, rng: Generator) -> Drawn:
@@ -102,8 +103,3 @@ class EnergyTraining(DomainsTraining):
         operator = TorchOperator(operators, self.device)
         e = torch.from_numpy(field).to(self.device)[:, None]
         return energy_loss(operator, self._direction(operators), e).mean()
-
-    def _validate(self) -> tuple[float, dict[str, Any]]:
-        """Chosen by the mean loss of eight batches."""
-        score = self._validation_loss()
-        return score, {"validation_energy_left": round(score, 5)}

@@ -11,21 +11,19 @@ have ``NAME.bias`` (out,).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
-from importlib import resources
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.base.files import whole_file
-from consolve.base.hdf5 import import_h5py
-from consolve.learned.multilevel.format import WeightsError, read_file
+from consolve.learned.weights import file as weights_file
+from consolve.learned.weights.file import WeightsError
 
 FORMAT_VERSION = 1
+_VERSION = "consolve_dcdm_format"
 SHIPPED = ("dcdm", "dcdm-image", "dcdm-deep")
 """Networks in the package, in 2D and 3D."""
 
@@ -93,19 +91,18 @@ class DCDMSettings:
     gate_width: int = 8
 
     def __post_init__(self) -> None:
-        if self.ndim not in (2, 3):
-            raise WeightsError(f"ndim is {self.ndim!r}, expected 2 or 3")
+        for name, allowed in (("ndim", (2, 3)), ("variant", tuple(PUBLISHED))):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value not in allowed:
+                raise WeightsError(f"{name} is {value!r}, expected {' or '.join(map(str, allowed))}")
         if self.network not in SHIPPED:
             raise WeightsError(f"network is {self.network!r}, expected one of {', '.join(SHIPPED)}")
-        deep = self.network == "dcdm-deep"
-        if self.variant not in PUBLISHED:
-            raise WeightsError(f"variant is {self.variant!r}, expected one of {sorted(PUBLISHED)}")
-        if deep:
+        if not isinstance(self.image, bool):
+            raise WeightsError(f"image is {self.image!r}, expected true or false")
+        if self.network == "dcdm-deep":
             object.__setattr__(self, "image", True)
         for name in ("width", "pairs", "gate_width"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise WeightsError(f"{name} must be an integer of at least 1, got {value!r}")
+            weights_file.check_count(name, getattr(self, name))
 
     @property
     def inputs(self) -> int:
@@ -175,22 +172,7 @@ class DCDMWeights:
     source: str = "memory"
 
     def __post_init__(self) -> None:
-        expected = self.settings.tensor_shapes()
-        for name in (*expected, *self.tensors):
-            if name not in self.tensors:
-                raise WeightsError(f"{self.source}: tensor {name!r} is missing; train or install it again")
-            if name not in expected:
-                raise WeightsError(f"{self.source}: tensor {name!r} is not of this network")
-            tensor = self.tensors[name]
-            if tensor.shape != expected[name] or tensor.dtype != np.float32:
-                raise WeightsError(
-                    f"{self.source}: tensor {name!r} is {tensor.dtype}{tensor.shape}, expected "
-                    f"float32{expected[name]}"
-                )
-            if not np.isfinite(tensor).all():
-                raise WeightsError(
-                    f"{self.source}: tensor {name!r} holds NaN or Inf; train or install it again"
-                )
+        weights_file.check_tensors(self.source, self.settings.tensor_shapes(), self.tensors)
 
     @property
     def ndim(self) -> int:
@@ -205,20 +187,14 @@ class DCDMWeights:
     @property
     def digest(self) -> str:
         """First 12 hexadecimal digits of a SHA-256 over settings and tensors."""
-        sha = hashlib.sha256(json.dumps(asdict(self.settings)).encode())
-        for name in sorted(self.tensors):
-            sha.update(name.encode() + np.ascontiguousarray(self.tensors[name]).tobytes())
-        return sha.hexdigest()[:12]
+        return weights_file.digest(json.dumps(asdict(self.settings)), self.tensors)
 
 
 def is_dcdm_file(path: str | os.PathLike[str]) -> bool:
     """True for a readable HDF5 file of this format, of whatever version."""
-    h5py = import_h5py()
-
     try:
-        with h5py.File(path, "r") as file:
-            return "consolve_dcdm_format" in file.attrs
-    except OSError:
+        return _VERSION in weights_file.read(Path(path), tensors=False).attributes
+    except WeightsError:
         return False
 
 
@@ -238,57 +214,24 @@ def load_dcdm_weights(name_or_path: str | os.PathLike[str], ndim: int | None = N
         If the file is missing, is no HDF5, has another format version, lacks a tensor or has an ill-shaped or
         non-finite one, or is for another dimension.
     """
-    if name_or_path in SHIPPED:
-        path = Path(str(resources.files("consolve.learned") / "weights" / f"{name_or_path}-{ndim}d.h5"))
-    else:
-        path = Path(name_or_path)
-    if not path.is_file():
-        raise WeightsError(
-            f"no weights at {str(path)!r}; give a shipped name ({', '.join(SHIPPED)}) or an HDF5 file made "
-            "by 'consolve train dcdm'"
-        )
-    weights = _read(path)
+    shipped = {name: weights_file.folder() / f"{name}-{ndim}d.h5" for name in SHIPPED}
+    weights = _read(weights_file.path_of(name_or_path, shipped, "consolve train dcdm"))
     if ndim is not None and weights.ndim != ndim:
-        raise WeightsError(f"{path}: weights are for {weights.ndim}D grids, this one is {ndim}D")
+        raise WeightsError(f"{weights.source}: weights are for {weights.ndim}D grids, this one is {ndim}D")
     return weights
 
 
 def _read(path: Path) -> DCDMWeights:
-    attributes, tensors = read_file(
-        path, "consolve_dcdm_format", FORMAT_VERSION, "a weights file of the DCDM networks"
-    )
-    if "settings" not in attributes:
-        raise WeightsError(f"{path}: attribute 'settings' is missing; the file is damaged")
-    settings = _settings(str(attributes.pop("settings")), path)
-    record = {k: str(v) for k, v in attributes.items() if k != "network"}
-    return DCDMWeights(settings, tensors, record, str(path))
-
-
-def _settings(text: str, path: Path) -> DCDMSettings:
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise WeightsError(
-            f"{path}: attribute 'settings' is no JSON ({error}); the file is damaged"
-        ) from None
-    known = [f.name for f in fields(DCDMSettings)]
-    if not isinstance(found, dict) or not {"ndim", "network"} <= set(found) <= set(known):
-        raise WeightsError(f"{path}: attribute 'settings' is {text}, expected the keys {', '.join(known)}")
-    try:
-        return DCDMSettings(**found)
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+    content = weights_file.read(path)
+    content.check_version(_VERSION, FORMAT_VERSION, "a weights file of the DCDM networks")
+    settings = content.settings(DCDMSettings, ("ndim", "network"))
+    record = {k: str(v) for k, v in content.attributes.items() if k != "network"}
+    weights = DCDMWeights(settings, content.tensors, record, str(path))
+    content.check_unchanged()
+    return weights
 
 
 def save_dcdm_weights(weights: DCDMWeights, path: str | os.PathLike[str]) -> None:
     """Write a weights file: whole or not at all."""
-    h5py = import_h5py()
-
-    with whole_file(path) as part, h5py.File(part, "w") as file:
-        file.attrs["consolve_dcdm_format"] = FORMAT_VERSION
-        file.attrs["network"] = weights.settings.network
-        file.attrs["settings"] = json.dumps(asdict(weights.settings))
-        for key, value in weights.record.items():
-            file.attrs[key] = value
-        for name, tensor in weights.tensors.items():
-            file.create_dataset(name, data=tensor, track_times=False)
+    settings = {"network": weights.settings.network, "settings": json.dumps(asdict(weights.settings))}
+    weights_file.save(path, {_VERSION: FORMAT_VERSION, **settings, **weights.record}, weights.tensors)

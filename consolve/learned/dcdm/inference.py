@@ -31,6 +31,7 @@ from consolve.learned.dcdm.deep import DeepNetwork, Level
 from consolve.learned.dcdm.format import DCDMWeights
 from consolve.learned.dcdm.network import DirectionNetwork, image_channels, network_of
 from consolve.pde.poisson.grid import GridOperator
+from consolve.pde.poisson.null_space import ClosedComponents
 
 PRECISIONS = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
 """Of the convolutions; sums and what stands between are float32."""
@@ -75,8 +76,7 @@ class DCDMPreconditioner:
         If the dimensions differ, a cell lies outside the grid, or the device is not there.
     """
 
-    group: NDArray[np.int32] | None = None
-    group_size: NDArray[np.int64] = np.empty(0, np.int64)
+    components = ClosedComponents.none()
     levels: tuple[()] = ()
     is_symmetric = False
 

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from consolve.base.files import whole_file
 from consolve.learned.dcdm.card import model_card
 from consolve.learned.dcdm.format import DCDMSettings, DCDMWeights, save_dcdm_weights
 from consolve.learned.dcdm.network import build_network, image_channels
@@ -104,8 +103,9 @@ class DCDMTraining(TrainingRun[DCDMWeights]):
 
     def _save(self, weights: DCDMWeights) -> None:
         save_dcdm_weights(weights, self.out)
-        with whole_file(self.out.with_suffix(".md")) as part:
-            part.write_text(model_card(weights))
+
+    def _card(self, weights: DCDMWeights) -> str:
+        return model_card(weights)
 
     def _direction(self, operators: list[GridOperator]) -> Direction:
         """f(residual of norm 1) on the grids of these operators, one for each sample or one for all."""
@@ -126,9 +126,9 @@ def direction_loss(operator: TorchOperator, direction: Direction, b: Tensor) -> 
 
 @dataclass(frozen=True)
 class _Source:
-    """Right-hand sides on one operator, the first `count` of them to be used."""
+    """Right-hand sides on one operator by their numbers, the first `count` of them to be used."""
 
-    right_hand_sides: Any
+    read: Callable[[NDArray[np.int_]], NDArray[np.float32]]
     count: int
     operator: TorchOperator
     direction: Direction
@@ -178,7 +178,7 @@ class RitzTraining(DCDMTraining):
             self._domain["validation"] = f"the last {kept} right-hand sides"
         small = sum(given.right_hand_sides.nbytes for given in data) <= MOST_MEMORY
         self._sets = [
-            self._source(given, given.right_hand_sides[()] if small else given.right_hand_sides, count)
+            self._source(given, given.read(np.arange(len(given))) if small else None, count)
             for given, count in zip(data, counts)
         ]
         self._shares = np.array(counts) / sum(counts)
@@ -188,23 +188,22 @@ class RitzTraining(DCDMTraining):
         self._validation = []
         for given, first in zip(sources, firsts):
             picks = np.linspace(first, len(given) - 1, min(most, len(given) - first)).astype(int)
-            self._validation.append(self._source(given, rows_of(given.right_hand_sides, picks), picks.size))
+            self._validation.append(self._source(given, given.read(picks), picks.size))
 
     @property
     def domain(self) -> dict[str, Any]:
         return self._domain
 
-    def _source(self, data: RitzData, right_hand_sides: Any, count: int) -> _Source:
+    def _source(self, data: RitzData, held: NDArray[np.float32] | None, count: int) -> _Source:
         operators = [data.operator]
-        return _Source(
-            right_hand_sides, count, TorchOperator(operators, self.device), self._direction(operators)
-        )
+        read = data.read if held is None else held.__getitem__
+        return _Source(read, count, TorchOperator(operators, self.device), self._direction(operators))
 
     def _loss(self, rng: np.random.Generator) -> Tensor:
         number = int(rng.choice(len(self._sets), p=self._shares)) if len(self._sets) > 1 else 0
         source = self._sets[number]
         picks = rng.integers(0, source.count, self.settings.batch)[self._share]
-        b = torch.from_numpy(rows_of(source.right_hand_sides, picks)).to(self.device)[:, None]
+        b = torch.from_numpy(source.read(picks)).to(self.device)[:, None]
         return direction_loss(source.operator, source.direction, b).mean()
 
     def _validate(self) -> tuple[float, dict[str, Any]]:
@@ -213,7 +212,7 @@ class RitzTraining(DCDMTraining):
         for source in self._validation:
             losses = [
                 direction_loss(source.operator, source.direction, b.to(self.device)[:, None])
-                for b in torch.from_numpy(source.right_hand_sides).split(self.settings.batch)
+                for b in torch.from_numpy(source.read(np.arange(source.count))).split(self.settings.batch)
             ]
             means.append(float(torch.cat(losses).mean()))
         score = float(np.mean(means))
@@ -221,13 +220,6 @@ class RitzTraining(DCDMTraining):
         if len(means) > 1:
             scores["validation_losses"] = [round(mean, 6) for mean in means]
         return (score if np.isfinite(score) else float("inf")), scores
-
-
-def rows_of(data: Any, picks: NDArray[np.int_]) -> NDArray[np.float32]:
-    """Rows of an array, or of an HDF5 dataset, which takes no list in any order."""
-    if isinstance(data, np.ndarray):
-        return data[picks]
-    return np.stack([data[int(i)] for i in picks])
 
 
 def _about(sets: Sequence[RitzData]) -> dict[str, Any]:

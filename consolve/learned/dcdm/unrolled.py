@@ -8,21 +8,16 @@ left, on operators of many sizes.  No data set is needed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from consolve.learned.dcdm.domains import (
-    VALIDATION_BATCHES,
-    DomainsTraining,
-    DomainsTrainingSettings,
-    Drawn,
-)
+from consolve.learned.dcdm.domains import DomainsTraining, DomainsTrainingSettings
 from consolve.learned.dcdm.training import Direction
 from consolve.learned.training.domains import random_operator, random_right_hand_side, random_shape
+from consolve.learned.training.drawn import VALIDATION_BATCHES, Drawn
 from consolve.learned.training.operator import TorchOperator, dot, norm
 from consolve.pde.poisson.grid import GridOperator
 
@@ -114,6 +109,7 @@ class UnrolledTraining(DomainsTraining):
 
     loss_name = "decimals per iteration"
     plot_sign = -1.0
+    score_name = "validation_log10_residual_per_iteration"
     settings: UnrolledTrainingSettings
 
     def _draw(self, rng: np.random.Generator) -> Drawn:
@@ -133,8 +129,3 @@ class UnrolledTraining(DomainsTraining):
         """With steps before spread evenly."""
         operators, b, _ = super()._validation(q)
         return operators, b, round(q * self.settings.warm_up / (VALIDATION_BATCHES - 1))
-
-    def _validate(self) -> tuple[float, dict[str, Any]]:
-        """Chosen by the mean loss of eight batches."""
-        score = self._validation_loss()
-        return score, {"validation_log10_residual_per_iteration": round(score, 4)}

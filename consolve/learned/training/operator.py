@@ -66,13 +66,12 @@ class _NullSpace:
     def of(operators: Sequence[GridOperator], device: str | torch.device) -> _NullSpace | None:
         cells, components, sizes, count, first = [], [], [], 0, 0
         for op in operators:
-            labels, closed = op.components
-            number = np.cumsum(closed) - 1 + count
-            inside = np.flatnonzero((labels >= 0) & np.append(closed, False)[labels])
-            cells.append(inside + first)
-            components.append(number[labels.ravel()[inside]])
-            sizes.append(np.bincount(labels[labels >= 0], minlength=closed.size)[closed])
-            count, first = count + int(closed.sum()), first + labels.size
+            closed = op.null_space
+            inside = np.flatnonzero(closed.group >= 0)
+            cells.append(op.cells[inside].astype(np.int64) + first)
+            components.append(closed.group[inside].astype(np.int64) + count)
+            sizes.append(closed.size)
+            count, first = count + len(closed), first + op.active.size
         if count == 0:
             return None
         tensors = [torch.from_numpy(np.concatenate(a)).to(device) for a in (cells, components, sizes)]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from consolve.base.files import whole_file
+from consolve.base.files import open_in_place, whole_file
 
 COLUMNS = ("step", "seconds", "loss", "smoothed_loss", "validation_loss", "rate")
 
@@ -54,7 +54,7 @@ class TrainingLog:
     def append(self, first: bool, step: int, seconds: float, *numbers: float) -> None:
         """Add a row; the `first` of a run replaces the log of another."""
         first = first or not self.path.exists()
-        with open(self.path, "w" if first else "a", newline="") as file:
+        with open(self.path, "w" if first else "a", newline="", opener=open_in_place) as file:
             writer = csv.writer(file)
             if first:
                 writer.writerow(COLUMNS)

@@ -77,6 +77,10 @@ class TrainingRun(ABC, Generic[Weights]):
     """-1: the plot shows -loss, on a linear axis instead of a logarithmic one."""
     clip: float | None = None
     """Norm that gradients are cut down to."""
+    every = 250
+    """Steps from one validation to the next, unless `run` is told."""
+    stream: tuple[int, ...] = (1,)
+    """The data of a step is drawn by (seed, *stream, step)."""
 
     def __init__(
         self,
@@ -122,7 +126,11 @@ class TrainingRun(ABC, Generic[Weights]):
 
     @abstractmethod
     def _save(self, weights: Weights) -> None:
-        """Write the weights to `out`, and their model card."""
+        """Write the weights to `out`."""
+
+    @abstractmethod
+    def _card(self, weights: Weights) -> str:
+        """Their model card, in Markdown."""
 
     def _optimiser(self) -> torch.optim.Optimizer:
         return Muon(self.net.parameters(), self.settings.rate)
@@ -159,7 +167,9 @@ class TrainingRun(ABC, Generic[Weights]):
     def _checkpoint(self) -> Path:
         return self.out.with_suffix(".checkpoint.pt")
 
-    def run(self, report: Callable[[RunProgress], None] | None = None, validate_every: int = 250) -> Weights:
+    def run(
+        self, report: Callable[[RunProgress], None] | None = None, validate_every: int | None = None
+    ) -> Weights:
         """Train to the last step, or until `patience` ends, and write the weights with the best validation.
 
         Raises
@@ -169,6 +179,7 @@ class TrainingRun(ABC, Generic[Weights]):
         KeyboardInterrupt
             On Ctrl-C, after the checkpoint was written.
         """
+        validate_every = validate_every or self.every
         try:
             with self._deferred_together() as self._interrupts:
                 self._judge_if_due(validate_every)  # where the run was interrupted before it
@@ -192,18 +203,17 @@ class TrainingRun(ABC, Generic[Weights]):
     def _out_of_patience(self) -> bool:
         return bool(self.settings.patience) and self.waited >= self.settings.patience
 
-    def _rate(self) -> float:
-        s = self.settings
-        share = self.step / s.steps
+    def _rate(self, peak: float) -> float:
+        share = self.step / self.settings.steps
         return (
-            s.rate * min(1.0, (self.step + 1) / 100) * (0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * share)))
+            peak * min(1.0, (self.step + 1) / 100) * (0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * share)))
         )
 
     def _train_step(self) -> None:
         begin = time.perf_counter()
-        rng = np.random.default_rng([self.settings.seed, 1, self.step])
+        rng = np.random.default_rng([self.settings.seed, *self.stream, self.step])
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate()
+            group["lr"] = self._rate(group.get("peak", self.settings.rate))
         amp = torch.autocast(self.device.type, dtype=torch.bfloat16) if self.settings.amp else nullcontext()
         with amp:
             loss = self._loss(rng)
@@ -251,7 +261,7 @@ class TrainingRun(ABC, Generic[Weights]):
             first, self.judged = self.judged == 0, self.step
             self.seconds += time.perf_counter() - begin
             if self.process == 0:
-                numbers = (self.loss, self.smoothed, score, self._rate())
+                numbers = (self.loss, self.smoothed, score, self._rate(self.settings.rate))
                 with self._room():
                     self._log.append(first, self.step, self.seconds, *numbers)
                 self._save_checkpoint()
@@ -309,7 +319,9 @@ class TrainingRun(ABC, Generic[Weights]):
             state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
         except Exception as error:
             raise ValueError(f"{self._checkpoint}: not a readable checkpoint ({error})") from error
-        if not isinstance(state, dict) or state.get("version") != CHECKPOINT_VERSION:
+        if not (
+            isinstance(state, dict) and state.get("version") == CHECKPOINT_VERSION and "identity" in state
+        ):
             raise ValueError(f"{self._checkpoint}: not a checkpoint of this version; start anew")
         differing = differences(state["identity"], self._identity)
         if differing:
@@ -348,6 +360,8 @@ class TrainingRun(ABC, Generic[Weights]):
         if self.process == 0:
             with self._room():
                 self._save(weights)
+                with whole_file(self.out.with_suffix(".md")) as part:
+                    part.write_text(self._card(weights))
                 if self._log.path.exists():
                     picture = self.out.with_suffix(".png")
                     plot_log(self._log.path, picture, self.loss_name, self.plot_sign, self.plot_sign > 0)

@@ -17,6 +17,10 @@ _ROUNDING = 1e-5
 """Stored speeds are float32."""
 
 
+class ExtrapolationWarning(UserWarning):
+    """Input outside of what a surrogate was trained for."""
+
+
 @dataclass(frozen=True)
 class TrainedFor:
     """Problems that a propagator was trained on.
@@ -96,6 +100,17 @@ class TrainedFor:
                 f"elements, or train a surrogate on such data"
             )
 
+    def speeds_outside(self, speed: NDArray) -> str:
+        """A sentence if speeds are outside of those that were trained on, else ""."""
+        low, high = self.speed_range
+        slowest, fastest = float(np.min(speed)), float(np.max(speed))
+        if slowest >= low * (1 - _ROUNDING) and fastest <= high * (1 + _ROUNDING):
+            return ""
+        return (
+            f"speeds from {slowest:.3g} to {fastest:.3g} are outside what the surrogate is trained for, "
+            f"{low:g} to {high:g}"
+        )
+
     def warnings(self, problem: WaveProblem, speed: NDArray, kind: str | None = None) -> list[str]:
         """One sentence for each thing that training did not have: forecasts will be less exact.
 
@@ -111,13 +126,8 @@ class TrainedFor:
         warnings = []
         if not self.recorded:
             warnings.append("the weights do not say what they were trained for")
-        low, high = self.speed_range
-        slowest, fastest = float(np.min(speed)), float(np.max(speed))
-        if slowest < low * (1 - _ROUNDING) or fastest > high * (1 + _ROUNDING):
-            warnings.append(
-                f"speeds from {slowest:.3g} to {fastest:.3g} are outside what the surrogate is trained for, "
-                f"{low:g} to {high:g}"
-            )
+        if outside := self.speeds_outside(speed):
+            warnings.append(outside)
         low, high = self.frequency_range
         if problem.source is not None and not low <= problem.source.frequency <= high:
             warnings.append(

@@ -14,28 +14,25 @@ products of one-way filters, ``NAME.output_factor`` A (out, R), ``NAME.input_fac
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
 import os
 from dataclasses import asdict, dataclass, field, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.base.files import whole_file
-from consolve.base.hdf5 import import_h5py
-from consolve.learned.multilevel.format import WeightsError, read_file
+from consolve.learned.weights import file as weights_file
+from consolve.learned.weights.file import Shapes, WeightsError
 
 FORMAT_VERSION = 1
+_VERSION = "consolve_wave_format"
 SHIPPED = ("propagator", "propagator-dense", "generator", "generator-dense")
-"""Surrogates in the package: the compressed ones, and their dense twins."""
-
-Shapes = dict[str, tuple[int, ...]]
+"""Surrogates by name: the compressed ones, in the package, and their dense twins, in a checkout."""
+TWINS = ("propagator-dense", "generator-dense")
 
 
 def convolution_shapes(
@@ -55,9 +52,8 @@ def convolution_shapes(
 
 def _check_counts(settings: Any, names: tuple[str, ...]) -> None:
     for name in names:
-        value = getattr(settings, name)
-        if not isinstance(value, int) or value < 1:
-            raise WeightsError(f"{name} must be an integer of at least 1, got {value!r}")
+        weights_file.check_count(name, getattr(settings, name))
+    weights_file.check_count("layers", settings.layers, 2)
 
 
 def _check_ranks(ranks: tuple[int, ...], shapes: list[tuple[int, ...]]) -> None:
@@ -113,8 +109,6 @@ class PropagatorSettings:
         if self.ranks is not None:
             object.__setattr__(self, "ranks", tuple(self.ranks))
         _check_counts(self, ("past", "ahead", "factor", "width", "gate_width"))
-        if not isinstance(self.layers, int) or self.layers < 2:
-            raise WeightsError(f"layers must be an integer of at least 2, got {self.layers!r}")
         if self.ahead > self.past:
             raise WeightsError(f"ahead={self.ahead} must not pass past={self.past}")
         if self.ranks is not None:
@@ -195,8 +189,6 @@ class GeneratorSettings:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         _check_counts(self, ("harmonics", "hidden", "seeds", "width", "factor"))
-        if not isinstance(self.layers, int) or self.layers < 2:
-            raise WeightsError(f"layers must be an integer of at least 2, got {self.layers!r}")
         ordered = all(-math.inf < a < b < math.inf for a, b in zip(self.low, self.high))
         if not self.low or len(self.low) != len(self.high) or not ordered:
             raise WeightsError(f"each parameter needs low < high, got low={self.low}, high={self.high}")
@@ -259,24 +251,7 @@ class WaveWeights:
     source: str = "memory"
 
     def __post_init__(self) -> None:
-        expected = self.settings.tensor_shapes()
-        for name, shape in expected.items():
-            if name not in self.tensors:
-                raise WeightsError(f"{self.source}: tensor {name!r} is missing; train or install it again")
-            tensor = self.tensors[name]
-            if tensor.shape != shape or tensor.dtype != np.float32:
-                raise WeightsError(
-                    f"{self.source}: tensor {name!r} is {tensor.dtype}{tensor.shape}, expected float32{shape}"
-                )
-            if not np.isfinite(tensor).all():
-                raise WeightsError(
-                    f"{self.source}: tensor {name!r} holds NaN or Inf; train or install it again"
-                )
-        unknown = sorted(set(self.tensors) - set(expected))
-        if unknown:
-            raise WeightsError(
-                f"{self.source}: unknown tensor {unknown[0]!r}; the settings do not fit the file"
-            )
+        weights_file.check_tensors(self.source, self.settings.tensor_shapes(), self.tensors)
 
     @property
     def network(self) -> str:
@@ -300,10 +275,7 @@ class WaveWeights:
     @property
     def digest(self) -> str:
         """First 12 hexadecimal digits of a SHA-256 over settings and tensors."""
-        sha = hashlib.sha256(json.dumps([self.network, asdict(self.settings)]).encode())
-        for name in sorted(self.tensors):
-            sha.update(name.encode() + np.ascontiguousarray(self.tensors[name]).tobytes())
-        return sha.hexdigest()[:12]
+        return weights_file.digest(json.dumps([self.network, asdict(self.settings)]), self.tensors)
 
     @property
     def scores(self) -> dict[str, Any]:
@@ -324,49 +296,41 @@ def load_wave_weights(name_or_path: str | os.PathLike[str], network: str | None 
         If the file is missing, is no HDF5, has another format version, lacks a tensor or has an ill-shaped or
         non-finite one, or holds the other network.
     """
-    if name_or_path in SHIPPED:
-        path = Path(str(resources.files("consolve.learned") / "weights" / f"wave-{name_or_path}.h5"))
-    else:
-        path = Path(name_or_path)
-    if not path.is_file():
+    shipped = {name: _place(name) for name in SHIPPED}
+    if name_or_path in TWINS and not shipped[str(name_or_path)].is_file():
         raise WeightsError(
-            f"no wave surrogate at {str(path)!r}; give a shipped name ({', '.join(SHIPPED)}) or an HDF5 file "
-            "made by 'consolve train wave'"
+            f"the dense twin {name_or_path!r} is not installed with the package, it exists for comparison "
+            f"only: give the path of {shipped[str(name_or_path)].name}, in the folder benchmarks/weights of "
+            "the repository; 'consolve train wave' without --compression makes another"
         )
+    path = weights_file.path_of(name_or_path, shipped, "consolve train wave")
     weights = _read(path)
     if network is not None and weights.network != network:
         raise WeightsError(f"{path}: holds a {weights.network}, a {network} is needed here")
     return weights
 
 
+def _place(name: str) -> Path:
+    """Of a shipped file; dense twins stand in a checkout only."""
+    folder = weights_file.folder()
+    return (folder.parents[2] / "benchmarks" / "weights" if name in TWINS else folder) / f"wave-{name}.h5"
+
+
 def _read(path: Path) -> WaveWeights:
-    attributes, tensors = read_file(path, "consolve_wave_format", FORMAT_VERSION, "a wave surrogate")
-    record = {key: str(value) for key, value in attributes.items()}
-    network = record.pop("network", "")
+    content = weights_file.read(path)
+    content.check_version(_VERSION, FORMAT_VERSION, "a wave surrogate")
+    network = content.attributes.pop("network", "")
     if network not in SETTINGS:
         raise WeightsError(f"{path}: network {network!r}, expected one of {', '.join(SETTINGS)}")
     kind = SETTINGS[network]
-    try:
-        given = json.loads(record.pop("settings", "null"))
-        known = {f.name for f in fields(kind)}
-        if not isinstance(given, dict) or set(given) != known:
-            raise WeightsError(
-                f"{path}: attribute 'settings' must hold {', '.join(sorted(known))}, got {given}"
-            )
-        settings = kind(**given)
-    except (json.JSONDecodeError, TypeError, WeightsError) as error:
-        raise WeightsError(f"{path}: the settings are not valid ({error})") from error
-    return WaveWeights(settings, tensors, record, str(path))
+    settings = content.settings(kind, tuple(f.name for f in fields(kind)))
+    record = {key: str(value) for key, value in content.attributes.items()}
+    weights = WaveWeights(settings, content.tensors, record, str(path))
+    content.check_unchanged()
+    return weights
 
 
 def save_wave_weights(weights: WaveWeights, path: str | os.PathLike[str]) -> None:
     """Write a weights file: whole or not at all."""
-    h5py = import_h5py()
-    with whole_file(path) as part, h5py.File(part, "w") as file:
-        file.attrs["consolve_wave_format"] = FORMAT_VERSION
-        file.attrs["network"] = weights.network
-        file.attrs["settings"] = json.dumps(asdict(weights.settings))
-        for key, value in weights.record.items():
-            file.attrs[key] = value
-        for name, tensor in weights.tensors.items():
-            file.create_dataset(name, data=tensor, track_times=False)
+    settings = {"network": weights.network, "settings": json.dumps(asdict(weights.settings))}
+    weights_file.save(path, {_VERSION: FORMAT_VERSION, **settings, **weights.record}, weights.tensors)

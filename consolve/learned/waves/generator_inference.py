@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from consolve.learned.separable.convolution_kernels import Convolution
 from consolve.learned.separable.kernels import CompressedConvolution
+from consolve.learned.waves.domain import ExtrapolationWarning
 from consolve.learned.waves.format import GeneratorSettings, WaveWeights, load_wave_weights
 from consolve.learned.waves.generator_kernels import add, gelu, shuffle, upsample
 from consolve.pde.waves.sampling import PARAMETER_NAMES
@@ -20,10 +21,6 @@ MARGIN = 0.02
 """Part of a range that a parameter may pass it by: ranges are those of a training set's random draws."""
 CHUNK = 16
 """Fields that pass the encoder together: its weights are read once for all."""
-
-
-class ExtrapolationWarning(UserWarning):
-    """Parameters outside of the ranges that a surrogate was trained for."""
 
 
 class WaveGenerator:
@@ -113,6 +110,8 @@ class WaveGenerator:
         ------
         ValueError
             A wrong number of parameters, NaN or Inf, a parameter outside its range, `out` that does not fit.
+        RuntimeError
+            If the field overflows, with parameters far outside.
         """
         p = self._checked(parameters, extrapolate)
         shape = (*p.shape[:-1], *self.settings.shape)
@@ -123,14 +122,16 @@ class WaveGenerator:
         samples, fields = p.reshape(-1, p.shape[-1]), out.reshape(-1, *self.settings.shape)
         if self.threads == 1 or len(samples) < self.threads:
             self._fields(samples, fields, self.threads)
-            return out
-        parts = np.array_split(np.arange(len(samples)), self.threads)
-        with ThreadPoolExecutor(self.threads) as pool:
-            jobs = [
-                pool.submit(self._fields, samples[part], fields[part[0] : part[-1] + 1]) for part in parts
-            ]
-            for job in jobs:
-                job.result()
+        else:
+            parts = np.array_split(np.arange(len(samples)), self.threads)
+            with ThreadPoolExecutor(self.threads) as pool:
+                jobs = [
+                    pool.submit(self._fields, samples[part], fields[part[0] : part[-1] + 1]) for part in parts
+                ]
+                for job in jobs:
+                    job.result()
+        if extrapolate and not np.isfinite(out).all():
+            raise RuntimeError("the field overflows: the parameters are too far outside of their ranges")
         return out
 
     __call__ = field

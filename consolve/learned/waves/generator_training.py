@@ -80,9 +80,8 @@ def field_vrmse(prediction: Tensor, truth: Tensor) -> Tensor:
 def generator_settings(data: WaveData, **sizes: Any) -> GeneratorSettings:
     """Settings whose parameter ranges, field shape and scale are those of a training set."""
     _check_zone(data, "data")
-    parameters = np.asarray(data.parameters)
-    low, high = parameters.min(0), parameters.max(0)
-    scale = float(np.asarray(data.u[: min(100, len(data))]).std())
+    low, high = data.parameters.min(0), data.parameters.max(0)
+    scale = float(data.read(last=100)["u"].std())
     return GeneratorSettings(
         low=tuple(float(v) for v in low), high=tuple(float(v) for v in high), scale=scale,
         shape=tuple(int(n) for n in data.u.shape[1:]), **sizes,
@@ -102,5 +101,5 @@ def _check_zone(data: WaveData, name: str) -> None:
 
 
 def _fields(data: WaveData) -> tuple[Tensor, Tensor]:
-    u = np.ascontiguousarray(data.u[:], np.float32)
-    return torch.from_numpy(np.asarray(data.parameters, np.float32)), torch.from_numpy(u)
+    arrays = data.read()
+    return torch.from_numpy(arrays["parameters"].astype(np.float32)), torch.from_numpy(arrays["u"])

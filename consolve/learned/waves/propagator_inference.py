@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,11 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import erf
 
 from consolve.learned.separable.convolution_kernels import Convolution
+from consolve.learned.waves.domain import ExtrapolationWarning, TrainedFor
 from consolve.learned.waves.format import PropagatorSettings, WaveWeights, load_wave_weights
 from consolve.learned.waves.layout import GridLayout, PackedLayers
 from consolve.learned.waves.medium import medium_channels
 from consolve.learned.waves.step_kernels import rollout, rollout_share
 
+GROWTH, MOST_GROWTH = 10.0, 1e12
+"""Largest value at the end of a rollout over that at its start from which it is warned of, as no wave without
+a source does that, and from which it is an error."""
 _NO_COUNTERS = np.zeros(0, np.int64)
 
 
@@ -63,6 +68,7 @@ class WavePropagator:
             for layer in range(3)
         ]
         self._layout: GridLayout | None = None
+        self._trained_for = TrainedFor.of(weights) if "domain" in weights.record else None
 
     @classmethod
     def from_tensors(
@@ -78,6 +84,9 @@ class WavePropagator:
 
     def prepare(self, speed: ArrayLike, fixed: ArrayLike | None = None) -> WavePropagator:
         """Compute the gates of a medium.
+
+        Speeds outside of those that the weights were trained on, as in other units, are warned of by an
+        `ExtrapolationWarning`.
 
         Parameters
         ----------
@@ -106,6 +115,9 @@ class WavePropagator:
             raise ValueError(
                 "speed must be positive and finite everywhere; mark obstacles in `fixed` instead"
             )
+        outside = self._trained_for.speeds_outside(c) if self._trained_for is not None else ""
+        if outside:
+            warnings.warn(f"{outside}: errors may be of any size", ExtrapolationWarning, stacklevel=2)
         mask = np.zeros(c.shape, bool) if fixed is None else np.asarray(fixed)
         if mask.shape != c.shape:
             raise ValueError(f"fixed: expected the shape of the speed {c.shape}, got {mask.shape}")
@@ -145,10 +157,15 @@ class WavePropagator:
         -------
         (steps, ny, nx) or (batch, steps, ny, nx).
 
+        Warns
+        -----
+        ExtrapolationWarning
+            If it grows by more than `GROWTH`.
+
         Raises
         ------
         RuntimeError
-            `prepare` was not called.
+            `prepare` was not called; or the rollout overflows, or grows by more than `MOST_GROWTH`.
         ValueError
             Wrong shape, dtype or number of steps.
         """
@@ -183,4 +200,30 @@ class WavePropagator:
             rollout_share(0, 1, False, *arguments, _NO_COUNTERS, _NO_COUNTERS)
         else:
             rollout(*arguments, self.threads)
+        self._check_growth(u.reshape(-1, *snapshots), out.reshape(-1, *shape[-3:]))
         return out
+
+    def _check_growth(self, given: NDArray[np.float32], found: NDArray[np.float32]) -> None:
+        """What grows without bound shows at the end of a rollout, which is quick to see."""
+        size, last = _largest(given), _largest(found[:, -1])
+        for wave in np.flatnonzero(np.isfinite(size) & ~(last <= GROWTH * size)):
+            limit = MOST_GROWTH * size[wave] if size[wave] > 0 else np.finfo(np.float32).max
+            beyond = ~(_largest(found[wave]) <= limit)
+            if beyond.any():
+                raise RuntimeError(
+                    f"the forecast overflows at step {int(np.argmax(beyond)) + 1}, where it is over "
+                    f"{MOST_GROWTH:g} times its start: these weights are not stable for this problem (is the "
+                    "medium in the units of the training set?); take fewer steps or other weights"
+                )
+            if size[wave] > 0:
+                warnings.warn(
+                    f"the forecast grows to {last[wave] / size[wave]:.3g} times its start, which a wave "
+                    "without a source does not: do not trust it",
+                    ExtrapolationWarning,
+                    stacklevel=3,
+                )
+
+
+def _largest(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """max |u| of each image or group of images; NaN if there is one."""
+    return np.array([np.maximum(image.max(), -image.min()) for image in images], np.float32)

@@ -71,12 +71,11 @@ class Runs:
 
     @staticmethod
     def of(data: WaveData, first: int = 0, last: int | None = None) -> Runs:
-        part = slice(first, last)
-        u = torch.from_numpy(np.ascontiguousarray(data.u[part], np.float32))
+        arrays = data.read(first, last)
+        u, speed = torch.from_numpy(arrays["u"]), torch.from_numpy(arrays["speed"])
         u /= u.flatten(1).std(1)[:, None, None, None] + 1e-12
-        speed = np.asarray(data.speed[part], np.float32)
-        medium = medium_channels(speed, np.asarray(data.fixed[part]))
-        return Runs(u, torch.from_numpy(medium), torch.from_numpy(speed)[:, None])
+        medium = medium_channels(arrays["speed"], arrays["fixed"])
+        return Runs(u, torch.from_numpy(medium), speed[:, None])
 
 
 def relative_errors(prediction: Tensor, truth: Tensor) -> Tensor:

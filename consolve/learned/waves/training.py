@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from consolve.base.files import whole_file
 from consolve.learned.training.run import TrainingRun
 from consolve.learned.training.settings import RunSettings
 from consolve.learned.waves.card import model_card
@@ -26,5 +25,6 @@ class WaveTraining(TrainingRun[WaveWeights]):
 
     def _save(self, weights: WaveWeights) -> None:
         save_wave_weights(weights, self.out)
-        with whole_file(self.out.with_suffix(".md")) as part:
-            part.write_text(model_card(weights))
+
+    def _card(self, weights: WaveWeights) -> str:
+        return model_card(weights)

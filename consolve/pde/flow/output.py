@@ -18,15 +18,14 @@ where x is the last axis of the grid, y the one before, z the first axis of a 3D
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.base.hdf5 import import_h5py
+from consolve.base.files import write_file
+from consolve.base.hdf5 import whole_hdf5
 from consolve.pde.flow.flow import Flow
 
 FORMAT_VERSION = 1
@@ -63,31 +62,25 @@ class FlowWriter:
 
     def write(self, flow: Flow) -> Path:
         """Add the present state of the flow as a frame; returns the path of its HDF5 file."""
-        h5py = import_h5py()
-
         layout = (flow.scene.shape, flow.scene.spacing)
         if self._layout not in (None, layout):
             raise ValueError(f"this series has frames of (shape, spacing) {self._layout}, got {layout}")
         self._layout = layout
-
-        def fill(path: Path) -> None:
-            with h5py.File(path, "w") as file:
-                for key, array in _fields(flow).items():
-                    file.create_dataset(key, data=array, compression="gzip", compression_opts=1, shuffle=True)
-                file.attrs.update(
-                    format_version=FORMAT_VERSION,
-                    scene=flow.scene.name,
-                    seed=flow.scene.seed,
-                    step=flow.steps,
-                    time=flow.time,
-                    spacing=flow.scene.spacing,
-                )
-
         target = self.directory / f"{self.name}.{flow.steps:06d}.h5"
-        _write_whole(target, fill)
+        with whole_hdf5(target) as file:
+            for key, array in _fields(flow).items():
+                file.create_dataset(key, data=array, compression="gzip", compression_opts=1, shuffle=True)
+            file.attrs.update(
+                format_version=FORMAT_VERSION,
+                scene=flow.scene.name,
+                seed=flow.scene.seed,
+                step=flow.steps,
+                time=flow.time,
+                spacing=flow.scene.spacing,
+            )
         self._frames = [f for f in self._frames if f[1] != target.name] + [(flow.time, target.name)]
         text = _xdmf(self._frames, *layout)
-        _write_whole(self.index, lambda path: path.write_text(text, encoding="utf-8"))
+        write_file(self.index, text.encode())
         return target
 
 
@@ -143,13 +136,3 @@ def _xdmf(frames: list[tuple[float, str]], shape: tuple[int, ...], spacing: floa
             ]
         lines.append("</Grid>")
     return "\n".join([*lines, "</Grid></Domain></Xdmf>", ""])
-
-
-def _write_whole(target: Path, fill: Callable[[Path], object]) -> None:
-    """Let ``fill`` write a temporary file beside the target, then rename it: whole or absent."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        fill(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ absorption, light from above and shaded bodies (:mod:`~consolve.pde.flow.raymarc
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from consolve.base.files import write_file
 from consolve.pde.flow.flow import Flow
 from consolve.pde.flow.geometry import rasterise
 from consolve.pde.flow.raymarch import Camera, march
@@ -48,13 +48,8 @@ def save_picture(flow: Flow, path: str | Path, pixels: int = 720) -> None:
     """Write :func:`render` as PNG (or what the suffix of the path says); whole or not at all."""
     import imageio.v3 as imageio
 
-    target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        imageio.imwrite(temporary, render(flow, pixels))
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    picture = imageio.imwrite("<bytes>", render(flow, pixels), extension=Path(path).suffix or ".png")
+    write_file(path, picture)
 
 
 def save_animation(frames: Sequence[NDArray[np.uint8]], path: str | Path, seconds: float = 0.05) -> None:
@@ -63,13 +58,9 @@ def save_animation(frames: Sequence[NDArray[np.uint8]], path: str | Path, second
 
     if not len(frames):
         raise ValueError("an animation needs at least one frame")
-    target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.gif")
-    try:
-        imageio.imwrite(temporary, np.stack(frames), extension=".gif", duration=1000 * seconds, loop=0)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    duration = 1000 * seconds
+    film = imageio.imwrite("<bytes>", np.stack(frames), extension=".gif", duration=duration, loop=0)
+    write_file(path, film)
 
 
 def _smoke_colour(temperature: NDArray) -> NDArray:

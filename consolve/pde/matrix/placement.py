@@ -48,8 +48,10 @@ def find_placement(
     indptr, indices, values, first_row, rows, comm
         As for ``find_bands``.
     """
-    bands = find_bands(indptr, indices, values, first_row, rows, comm)
     alone = comm is None or comm.size == 1
+    if alone and indptr.size <= 1:
+        return Placement((1, 1), np.empty(0, np.int64), (False, False), False)  # no rows: a cell without one
+    bands = find_bands(indptr, indices, values, first_row, rows, comm)
     if bands is not None and (not bands[0].box or bands[1] >= _CERTAIN or not alone):
         return bands[0]
     lattice = find_lattice(indptr, indices, values) if alone else None

@@ -3,12 +3,9 @@
 ``cells[row]`` is the C-order cell index of a row.  Off-diagonal zeros that are stored count as absent.
 """
 
-import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from consolve.base.jit import STRICT
-
-_CHUNKS = 64
 
 COUPLED, DIAGONAL_ONLY = 0, 1
 """Kinds of rows: with a nonzero off-diagonal entry, and without."""
@@ -60,150 +57,8 @@ def entry_of(indptr, indices, values, row, column):
     return 0 * values[0]
 
 
-@njit(parallel=True, **STRICT)
-def read_regular_rows(
-    indptr, indices, values, cells, sign, round_off, f0, f1, f2, dirichlet, active, kind, diagonal, chunks
-):
-    """Read all rows of a matrix without peculiarities; False, with the arrays in disorder, if there are any.
-
-    Peculiar are all faults, stored zeros, couplings that differ by round-off or point to a diagonal-only row,
-    and cells out of order: RowReader knows what to do with them.  Each of ``chunks`` parts of the rows is
-    swept once: the faces come from the entries above the diagonal, those below are compared with what an
-    earlier row of the part has left; what leads out of the part is compared afterwards.
-    """
-    _, n1, n2 = active.shape
-    layer = n1 * n2
-    rows = indptr.size - 1
-    flat0, flat1, flat2 = f0.reshape(-1), f1.reshape(-1), f2.reshape(-1)
-    flat_dirichlet, flat_active = dirichlet.reshape(-1), active.reshape(-1)
-    peculiar = np.zeros(chunks, np.bool_)
-    balance, left = np.zeros(chunks, np.int64), np.zeros(chunks, np.int64)  # left: one past the last such row
-    for chunk in prange(chunks):
-        odd, above, below, later = False, 0, 0, np.int64(0)
-        first = rows * chunk // chunks
-        last, j, k = np.int64(-2), np.int64(0), np.int64(0)
-        for row in range(first, rows * (chunk + 1) // chunks):
-            cell = np.int64(cells[row])
-            if cell == last + 1 and k + 1 < n2:
-                k += 1  # divisions are slow
-            else:
-                line = cell // n2
-                k = cell - line * n2
-                j = line % n1
-            last = cell
-            a_ii, total, entries = 0.0, 0.0, 0
-            for q in range(indptr[row], indptr[row + 1]):
-                column, value = indices[q], sign * values[q]
-                total += value
-                if column == row:
-                    a_ii = value
-                    continue
-                entries += 1
-                odd |= not value < 0
-                beside = np.int64(cells[column])
-                step = beside - cell
-                if column > row:
-                    above += 1
-                    if step == 1 and k + 1 < n2:
-                        flat2[cell] = -value
-                    elif step == n2 and j + 1 < n1:
-                        flat1[cell] = -value
-                    elif step == layer:
-                        flat0[cell] = -value
-                    else:
-                        odd = True
-                else:
-                    below += 1
-                    if column >= first:
-                        known = 0.0
-                        if step == -1:
-                            known = flat2[beside]
-                        elif step == -n2:
-                            known = flat1[beside]
-                        elif step == -layer:
-                            known = flat0[beside]
-                        odd |= known != -value
-                    else:
-                        later = np.int64(row + 1)
-            diagonal[row] = sign * a_ii
-            kind[row] = COUPLED if entries > 0 else DIAGONAL_ONLY
-            if entries > 0:
-                odd |= not a_ii > 0 or not total >= -round_off * a_ii or not np.isfinite(a_ii)
-                flat_dirichlet[cell] = total if total > round_off * a_ii else 0.0
-                flat_active[cell] = True
-            else:
-                odd |= not np.isfinite(a_ii)
-        peculiar[chunk] = odd
-        balance[chunk] = above - below
-        left[chunk] = later
-    if peculiar.any() or balance.sum() != 0:
-        return False
-    for chunk in prange(chunks):
-        odd = False
-        first = rows * chunk // chunks
-        for row in range(first, left[chunk]):
-            cell = np.int64(cells[row])
-            for q in range(indptr[row], indptr[row + 1]):
-                column = indices[q]
-                if column < first:
-                    beside = np.int64(cells[column])
-                    step = cell - beside
-                    known = 0.0
-                    if step == 1:
-                        known = flat2[beside]
-                    elif step == n2:
-                        known = flat1[beside]
-                    elif step == layer:
-                        known = flat0[beside]
-                    odd |= known != -sign * values[q]
-        peculiar[chunk] = odd
-    return not peculiar.any()
-
-
 @njit(**STRICT)
 def scale_entries(entries, factor, source, target):
     """target[i] = factor * source[i] at the listed entries."""
     for q in range(entries.size):
         target[entries[q]] = factor[q] * source[entries[q]]
-
-
-@njit(parallel=True, **STRICT)
-def remove_means(group, count, source, target):
-    """target = source less its mean over each group; entries of group -1 are copied.
-
-    ``group`` is int32, one number an entry; ``count`` the entries of each group.  Sums are taken in a fixed
-    order, so that the result does not depend on the threads.
-    """
-    groups, n = count.size, source.size
-    chunks = _CHUNKS if groups * _CHUNKS < n else 1
-    part = np.zeros((chunks, groups))
-    for chunk in prange(chunks):
-        for i in range(n * chunk // chunks, n * (chunk + 1) // chunks):
-            if group[i] >= 0:
-                part[chunk, group[i]] += source[i]
-    mean = part.sum(axis=0) / count
-    for i in prange(n):
-        target[i] = source[i] - mean[group[i]] if group[i] >= 0 else source[i]
-
-
-@njit(parallel=True, **STRICT)
-def subtract_means(group, mean, source, target):
-    """target = source less the mean of its group; entries of group -1 are copied."""
-    for i in prange(source.size):
-        target[i] = source[i] - mean[group[i]] if group[i] >= 0 else source[i]
-
-
-@njit(parallel=True, **STRICT)
-def group_sums(group, groups, values):
-    """Sum, sum of magnitudes and number of the entries of each group; entries of group -1 count nowhere."""
-    n = values.size
-    chunks = _CHUNKS if groups * _CHUNKS < n else 1
-    total, size, count = np.zeros((chunks, groups)), np.zeros((chunks, groups)), np.zeros((chunks, groups))
-    for chunk in prange(chunks):
-        for i in range(n * chunk // chunks, n * (chunk + 1) // chunks):
-            g = group[i]
-            if g >= 0:
-                total[chunk, g] += values[i]
-                size[chunk, g] += abs(values[i])
-                count[chunk, g] += 1
-    return total.sum(axis=0), size.sum(axis=0), count.sum(axis=0)

@@ -23,10 +23,8 @@ class DirectSolver:
     def __call__(self, operator: GridOperator, rhs: NDArray) -> NDArray[np.float64]:
         """Solution on all cells, 0 where not active; ``rhs`` alike, and in the range of A."""
         if operator is not self._operator:
-            labels, closed = operator.components
-            _, first = np.unique(labels[operator.active], return_index=True)
             pinned = np.zeros(operator.unknowns)
-            pinned[first[closed]] = 1.0  # one unknown of each closed component: any constant will do
+            pinned[operator.null_space.first_entries()] = 1.0  # any constant will do
             matrix = operator.to_csr() + sp.diags(pinned)
             self._factors = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
             self._operator = operator

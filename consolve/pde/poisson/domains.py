@@ -21,6 +21,14 @@ from scipy.ndimage import label, uniform_filter
 
 from consolve.base.memory import require
 from consolve.pde.poisson.grid import AIR, FLUID, SOLID, GridOperator, Sides
+from consolve.pde.poisson.hard_domains import (
+    Widths,
+    baffles,
+    lognormal,
+    on_widths,
+    widths_of,
+    with_closed,
+)
 from consolve.pde.poisson.maze import carve_maze
 
 CLOSED_PREFIX = "closed-"
@@ -42,12 +50,18 @@ class Domain:
         (low, high) cell type beyond each axis.
     mobility
         None, or float64 of the shape of the grid: 1 / density of each cell.
+    widths
+        None, or those of the cells along each axis; 1 otherwise.
+    closed
+        None, or by axis, boolean of the shape of the grid: faces to the upper neighbour that are walls.
     """
 
     name: str
     cell_type: NDArray[np.uint8]
     outside: Sides
     mobility: NDArray[np.float64] | None = None
+    widths: Widths | None = None
+    closed: tuple[NDArray[np.bool_], ...] | None = None
 
     @property
     def shape(self) -> Shape:
@@ -56,7 +70,10 @@ class Domain:
 
     def operator(self, dtype: type = np.float64) -> GridOperator:
         """The Poisson operator of the domain, with coefficients of ``dtype`` (float64 or float32)."""
-        return GridOperator.from_cell_types(self.cell_type, self.outside, self.mobility, dtype)
+        operator = GridOperator.from_cell_types(self.cell_type, self.outside, self.mobility, dtype)
+        if self.widths is not None:
+            operator = on_widths(operator, self.widths)
+        return operator if self.closed is None else with_closed(operator, self.closed)
 
 
 def make_domain(name: str, shape: Sequence[int], seed: int = 0, contrast: float = 1000.0) -> Domain:
@@ -76,12 +93,18 @@ def make_domain(name: str, shape: Sequence[int], seed: int = 0, contrast: float 
     porous     about 30 percent blocked by correlated random grains of a few cells
     pockets    hollow solids, whose inside is fluid cut off from the open region
     two-phase  drops ``contrast`` times as dense as what surrounds them
+    bubbles    many drops ``contrast`` times as dense as what surrounds them, or by -R, 1/R times: R a number
+    lognormal  coefficients exp(S g) of a normal field g, correlated over four cells; -S, 3 by default
+    flat       nothing, on cells that are R times as narrow along the first axis; -R, 10 by default
+    stretched  spheres, on cells whose widths go by a hyperbolic tangent (1 to 36) along N axes; -N, all
+    baffles    walls of no thickness across the first axis, each with a hole
     ========== =====================================================================================
 
     Parameters
     ----------
     name
-        One of ``DOMAIN_NAMES``.  With the prefix ``closed-`` the problem is pure Neumann: everything outside
+        One of ``DOMAIN_NAMES``; of some, followed by a number, as in ``flat-100``.  With the prefix
+        ``closed-`` the problem is pure Neumann: everything outside
         is solid, and so is the air of ``free-surface``; all but ``pockets`` are then one connected region.
     shape
         Cells along each of 2 or 3 axes; at least 3 along each (1 for ``box``).
@@ -98,11 +121,12 @@ def make_domain(name: str, shape: Sequence[int], seed: int = 0, contrast: float 
         If the image needs more memory than there is; nothing was allocated.
     """
     closed = name.startswith(CLOSED_PREFIX)
-    base = name.removeprefix(CLOSED_PREFIX)
-    if base not in _BUILDERS:
+    base, number = _parted(name.removeprefix(CLOSED_PREFIX))
+    if base not in _BUILDERS or (number is not None and not number > 0):
         raise ValueError(
             f"unknown domain {name!r}; known: {', '.join(DOMAIN_NAMES)}, each also with the prefix "
-            f"{CLOSED_PREFIX!r} for pure Neumann"
+            f"{CLOSED_PREFIX!r} for pure Neumann; {', '.join(_NUMBERED)} may end in a positive number, as "
+            "in 'flat-100'"
         )
     if len(shape) not in (2, 3) or any(int(n) != n for n in shape):
         raise ValueError(f"a domain has 2 or 3 axes with a whole number of cells each, got shape {shape}")
@@ -115,7 +139,8 @@ def make_domain(name: str, shape: Sequence[int], seed: int = 0, contrast: float 
 
     size = " x ".join(map(str, cells))
     require(math.prod(cells) * _BYTES.get(base, 6), f"the domain {name!r} of {size} cells")
-    cell_type, dense = _BUILDERS[base](cells, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    cell_type, dense = _BUILDERS[base](cells, rng)
     outside = [(SOLID, SOLID)] * len(cells)
     if closed:
         cell_type[cell_type == AIR] = SOLID
@@ -123,8 +148,22 @@ def make_domain(name: str, shape: Sequence[int], seed: int = 0, contrast: float 
         outside[0] = (SOLID, AIR)
     if base != "pockets":
         _fill_cut_off(cell_type, outside[0][1])
-    mobility = None if dense is None else np.where(dense, 1 / contrast, 1.0)
-    return Domain(name, cell_type, tuple(outside), mobility)
+    ratio = 1 / number if base == "bubbles" and number is not None else contrast
+    mobility = None if dense is None else np.where(dense, 1 / ratio, 1.0)
+    widths = widths_of(base, cells, number)
+    if base == "lognormal":
+        mobility = lognormal(cells, rng, number)
+    walls = baffles(cells, rng) if base == "baffles" else None
+    return Domain(name, cell_type, tuple(outside), mobility, widths, walls)
+
+
+def _parted(name: str) -> tuple[str, float | None]:
+    """A name, and the number at its end if it may have one."""
+    base, dash, text = name.partition("-")
+    try:
+        return (base, float(text)) if base in _NUMBERED and dash else (name, None)
+    except ValueError:
+        return name, None
 
 
 def _fill_cut_off(cell_type: NDArray[np.uint8], beyond: int) -> None:
@@ -326,6 +365,14 @@ def _two_phase(shape: Shape, rng: np.random.Generator) -> Image:
     return _empty(shape), dense
 
 
+def _bubbles(shape: Shape, rng: np.random.Generator) -> Image:
+    dense = np.zeros(shape, np.bool_)
+    for _ in range(40 if len(shape) == 2 else 80):
+        centre = rng.uniform(0, 1, len(shape)) * shape
+        _paint_sphere(dense, centre, rng.uniform(0.03, 0.09) * _mean_side(shape), True)
+    return _empty(shape), dense
+
+
 _BUILDERS: dict[str, Callable[[Shape, np.random.Generator], Image]] = {
     "box": _box,
     "spheres": _spheres,
@@ -338,9 +385,15 @@ _BUILDERS: dict[str, Callable[[Shape, np.random.Generator], Image]] = {
     "porous": _porous,
     "pockets": _pockets,
     "two-phase": _two_phase,
+    "bubbles": _bubbles,
+    "lognormal": _box,
+    "flat": _box,
+    "stretched": _spheres,
+    "baffles": _box,
 }
+_NUMBERED = ("bubbles", "lognormal", "flat", "stretched")
 
-_BYTES = {"box": 1, "pockets": 1, "porous": 8, "two-phase": 9}
+_BYTES = {"box": 1, "pockets": 1, "porous": 8, "two-phase": 9, "bubbles": 9, "lognormal": 25}
 """Bytes per cell that making an image takes at least at one time; 6 for those not named (image, labels of
 regions, and which of them stay)."""
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from consolve.base.arrays import zeros
 from consolve.base.memory import require
 from consolve.pde.poisson import kernels
+from consolve.pde.poisson.null_space import ClosedComponents
 
 FLUID, SOLID, AIR = 0, 1, 2
 """Cell types: unknown pressure, homogeneous Neumann wall, homogeneous Dirichlet (free surface)."""
@@ -255,16 +256,19 @@ class GridOperator:
         """True if some component has no Dirichlet part."""
         return bool(self.components[1].any())
 
+    @cached_property
+    def null_space(self) -> ClosedComponents:
+        """Of vectors over the unknowns."""
+        return ClosedComponents.of(self)
+
     def remove_null_space(self, b: NDArray) -> NDArray:
         """``b`` less its mean over each closed component: the part of ``b`` for which A x = b has a
         solution."""
-        labels, closed = self.components
         result = np.where(self.active, b, 0)
-        if closed.any():
-            inside = labels[self.active]
-            count = np.bincount(inside, minlength=closed.size)
-            mean = np.bincount(inside, result[self.active], minlength=closed.size) / np.maximum(count, 1)
-            result[self.active] -= np.where(closed, mean, 0)[inside].astype(result.dtype)
+        if self.null_space:
+            values = result[self.active].astype(np.float64)
+            self.null_space.remove(values, values)
+            result[self.active] = values
         return result
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.pde.ritz.data import LEAST, LOW_WEIGHT, RitzData, chunk_digest
+from consolve.pde.ritz.data import LEAST, LOW_WEIGHT, RitzData
 
 NORM_TOLERANCE = 1e-5
 """Largest deviation of a norm from 1: float32 rounds each entry."""
@@ -72,7 +72,7 @@ def check(path: str | os.PathLike[str], report: Callable[[int, int], None] | Non
             samples = data.ritz_set.samples_of(chunk)
             b = data.right_hand_sides[samples]
             found.require(
-                (chunk_digest(b) == data.chunk_digests[chunk]).all(),
+                data.fits(chunk, b),
                 f"right-hand sides {samples.start} to {samples.stop - 1}: their content does not fit their "
                 "digest",
             )
@@ -124,9 +124,9 @@ def _check_chunk(found: Check, data: RitzData, first: int, b: NDArray[np.float32
         not outside.any(),
         f"right-hand side {first + int(np.argmax(outside))} is not 0 outside the active cells",
     )
-    labels, closed = data.operator.components
-    for component in np.flatnonzero(closed):
-        part = inside[:, labels[active] == component]
+    null_space = data.operator.null_space
+    for component in range(len(null_space)):
+        part = inside[:, null_space.group == component]
         null = np.abs(part.sum(axis=1)) / np.sqrt(part.shape[1])
         found.require(
             (null <= NORM_TOLERANCE).all(),

@@ -223,6 +223,7 @@ class RitzData(DataFile):
         self.ritz_values = self._file["ritz_values"][()]
         self.ritz_residuals = self._file["ritz_residuals"][()]
         self.chunk_digests = self._file["chunk_digest"][()]
+        self._checked: set[int] = set()
         self.operator = GridOperator(
             tuple(self._file["face_coefficient"][()]),
             self._file["dirichlet"][()],
@@ -233,6 +234,39 @@ class RitzData(DataFile):
         if self.complete:
             found = content_digest(self.attributes, self.ritz_values, self.chunk_digests)
             self._check_digest(found, "chunks")
+
+    def read(self, picks: NDArray[np.int_]) -> NDArray[np.float32]:
+        """Right-hand sides by their numbers, (len(picks), *shape), from chunks whose digests fit.
+
+        A chunk is checked when it is first read, and when it is first read after the file was written to.
+
+        Raises
+        ------
+        RitzDataError
+            If one of the chunks is not what its digest says.
+        """
+        self._refresh()
+        picks = np.asarray(picks)
+        found = np.empty((picks.size, *self.ritz_set.shape), np.float32)
+        chunks = picks // self.ritz_set.chunk
+        for chunk in map(int, np.unique(chunks)):
+            places = np.flatnonzero(chunks == chunk)
+            samples = self.ritz_set.samples_of(chunk)
+            if chunk in self._checked:
+                for place in places:
+                    found[place] = self.right_hand_sides[int(picks[place])]
+            else:
+                b = self.right_hand_sides[samples]
+                self.check_part(
+                    self.fits(chunk, b), f"right-hand sides {samples.start} to {samples.stop - 1}"
+                )
+                found[places] = b[picks[places] - samples.start]
+                self._checked.add(chunk)
+        return found
+
+    def fits(self, chunk: int, right_hand_sides: NDArray[np.float32]) -> bool:
+        """Whether these are the right-hand sides of a chunk, by its digest."""
+        return bool((chunk_digest(right_hand_sides) == self.chunk_digests[chunk]).all())
 
     def _kept(self) -> int:
         dataset = self._file.get("ritz_values")

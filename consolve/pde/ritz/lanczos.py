@@ -70,7 +70,7 @@ class Lanczos:
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise ValueError(f"the basis is float32 or float64, got {np.dtype(dtype)}")
         self._matrix = operator.to_csr()
-        self._null_space = _NullSpace(operator)
+        self._null_space = operator.null_space
         self._seed = seed
         unknowns = operator.unknowns
         # The norm of a diagonally dominant matrix is at most twice its largest diagonal entry.
@@ -124,7 +124,7 @@ class Lanczos:
         """Make ``r`` orthogonal to the null space and the basis, in place; its norm, 0 if nothing is left."""
         before = np.sqrt(dot(r, r))
         while True:
-            self._null_space.remove(r)
+            self._null_space.remove(r, r)
             project_out(self.basis[:size], r)
             after = np.sqrt(dot(r, r))
             if after <= self._round_off:
@@ -147,7 +147,7 @@ class Lanczos:
         """A random unit vector outside the null space; another one at each size."""
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(0, self.size)))
         r = rng.standard_normal(self.basis.shape[1])
-        self._null_space.remove(r)
+        self._null_space.remove(r, r)
         return r / np.sqrt(dot(r, r))
 
     def ritz(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -174,21 +174,7 @@ class Lanczos:
 
 def rank(operator: GridOperator) -> int:
     """Rank of the operator: unknowns less one for each component without a Dirichlet part."""
-    return operator.unknowns - int(operator.components[1].sum())
-
-
-class _NullSpace:
-    """The means over the closed components, of vectors over the unknowns."""
-
-    def __init__(self, operator: GridOperator) -> None:
-        labels, closed = operator.components
-        self._labels = labels[operator.active] if closed.any() else None
-        self._weight = closed / np.maximum(np.bincount(labels[operator.active], minlength=closed.size), 1)
-
-    def remove(self, r: NDArray[np.float64]) -> None:
-        if self._labels is not None:
-            mean = np.bincount(self._labels, r, minlength=self._weight.size) * self._weight
-            r -= mean[self._labels]
+    return operator.unknowns - len(operator.null_space)
 
 
 @njit(**FAST)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.data_file import write_bytes
+from consolve.base.files import new_file, open_in_place
 from consolve.pde.ritz.data import RitzDataBusy, RitzDataError
 
 _HEADER = 4096
@@ -82,7 +83,7 @@ class StepLog:
         header = json.dumps(dict(settings)).encode().ljust(_HEADER - 1) + b"\n"
         size = len(header) + vectors * self._size
         try:
-            with open(fresh, "wb") as file:
+            with open(new_file(fresh), "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
                 file.write(header)
             os.replace(fresh, self.path)
@@ -94,7 +95,7 @@ class StepLog:
             fresh.unlink(missing_ok=True)
 
     def _lock(self) -> int:
-        handle = os.open(self.path, os.O_RDWR)
+        handle = open_in_place(self.path, os.O_RDWR)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -23,6 +23,7 @@ from consolve.base.data_file import (
     write_bytes,
     write_head,
 )
+from consolve.base.files import open_in_place
 from consolve.base.hdf5 import import_h5py
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.ritz.data import (
@@ -82,7 +83,7 @@ class GrowingFile:
             self.done = np.zeros(ritz_set.chunks, np.bool_)
         with import_h5py().File(self.part, "r") as file:
             self._places = {n: file[n].id.get_offset() for n in ("right_hand_sides", "chunk_digest")}
-        self._handle: int | None = os.open(self.part, os.O_RDWR)
+        self._handle: int | None = open_in_place(self.part, os.O_RDWR)
 
     def _create(
         self,
@@ -101,8 +102,7 @@ class GrowingFile:
         }  # fmt: skip
         try:
             # HDF5 on a full disk would crash the process: the room is taken first.
-            fresh.unlink(missing_ok=True)
-            take_room(fresh, size + 2 * sum(a.nbytes for a in arrays.values()))
+            take_room(fresh, size + 2 * sum(a.nbytes for a in arrays.values()), new=True)
             self._write_frame(fresh, shapes, arrays, attributes)
             take_room(fresh, fresh.stat().st_size)
             os.replace(fresh, self.part)
@@ -145,10 +145,9 @@ class GrowingFile:
             return np.array([self._is_done(data, chunk) for chunk in range(self.ritz_set.chunks)])
 
     def _is_done(self, data: RitzData, chunk: int) -> bool:
-        digest = data.chunk_digests[chunk]
-        if not digest.any():
+        if not data.chunk_digests[chunk].any():
             return False
-        return bool((chunk_digest(data.right_hand_sides[self.ritz_set.samples_of(chunk)]) == digest).all())
+        return data.fits(chunk, data.right_hand_sides[self.ritz_set.samples_of(chunk)])
 
     def write(self, chunk: int, right_hand_sides: NDArray[np.float32]) -> None:
         """Write a chunk (samples of it, *shape); when this returns it outlives the process.

@@ -214,6 +214,30 @@ class WaveData(DataFile):
         """All that is stored of one run, by name."""
         return {name: self._file[name][run] for name in run_arrays(self.wave_set)}
 
+    def fits(self, run: int, arrays: Mapping[str, Any]) -> bool:
+        """Whether these are the arrays of a run, by its digest."""
+        return bool((run_digest(self.wave_set, arrays) == self.run_digests[run]).all())
+
+    def read(self, first: int = 0, last: int | None = None) -> dict[str, NDArray]:
+        """What is stored of the runs from ``first`` to before ``last``, by name, one after the other.
+
+        Raises
+        ------
+        WaveDataError
+            If a run is not what its digest says.
+        """
+        runs = range(self.runs)[first:last]
+        found = {
+            name: np.empty((len(runs), *self._file[name].shape[1:]), self._file[name].dtype)
+            for name in run_arrays(self.wave_set)
+        }
+        for place, run in enumerate(runs):
+            arrays = self.arrays(run)
+            self.check_part(self.fits(run, arrays), f"run {run}")
+            for name, array in arrays.items():
+                found[name][place] = array
+        return found
+
     def __len__(self) -> int:
         return self.runs
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.data_file import create, give_name, lay_out, part_path, take_room, write_bytes, write_head
+from consolve.base.files import open_in_place
 from consolve.base.hdf5 import import_h5py
 from consolve.pde.waves.data import (
     UNITS,
@@ -107,7 +108,7 @@ class GrowingFile:
         try:
             if size > shutil.disk_usage(self.part.parent).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            take_room(fresh, size)
+            take_room(fresh, size, new=True)
             with create(fresh) as file:
                 self._write_frame(file)
             take_room(fresh, fresh.stat().st_size)
@@ -143,8 +144,7 @@ class GrowingFile:
             return np.array([self._is_done(data, run) for run in range(self.runs)])
 
     def _is_done(self, data: WaveData, run: int) -> bool:
-        digest = data.run_digests[run]
-        return bool(digest.any()) and bool((run_digest(self.wave_set, data.arrays(run)) == digest).all())
+        return bool(data.run_digests[run].any()) and data.fits(run, data.arrays(run))
 
     def _find_places(self) -> dict[str, NDArray[np.int64]]:
         """Where in the file the entry of each run begins, of every dataset with one for each."""
@@ -163,7 +163,7 @@ class GrowingFile:
         return places
 
     def _lock(self) -> int:
-        handle = os.open(self.part, os.O_RDWR)
+        handle = open_in_place(self.part, os.O_RDWR)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

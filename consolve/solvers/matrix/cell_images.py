@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.collective import together
 from consolve.base.errors import MatrixError, SystemFileError
 from consolve.base.hdf5 import import_h5py
 from consolve.pde.poisson.grid import FLUID
-from consolve.solvers.petsc.collective import together
 
 BLOCK = 1 << 22
 """Cells that are read at a time."""

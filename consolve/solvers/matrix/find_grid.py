@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.collective import raise_together, together
 from consolve.base.errors import MatrixError, OptionError
+from consolve.base.exchange import first_shared_cell
 from consolve.base.options_table import parse_grid
 from consolve.pde.matrix.grid_map import GridMap
 from consolve.solvers.matrix.attached import CELLS, SHAPE, size_of
@@ -23,8 +25,6 @@ from consolve.solvers.matrix.cell_images import fluid_cells
 from consolve.solvers.matrix.infer_grid import infer_grid
 from consolve.solvers.matrix.local_matrix import communicator
 from consolve.solvers.matrix.tensor_grid import cells_of_points
-from consolve.solvers.petsc.collective import raise_together, together
-from consolve.solvers.petsc.exchange import first_shared_cell
 from consolve.solvers.petsc.versions import PETSc, row_range, wrap_pointer
 
 
@@ -127,11 +127,11 @@ def _from_dmda(mat: PETSc.Mat, dm: PETSc.DM) -> GridMap:
     sizes, dof = tuple(int(n) for n in dm.getSizes()), dm.getDof()
     if dof != 1:
         raise MatrixError(f"the DMDA has {dof} unknowns a node, expected 1: PC cnn solves scalar equations")
-    if len(sizes) == 1:
-        raise MatrixError(
-            "the DMDA is 1D; PC cnn is for 2D and 3D grids: use -pc_type icc or lu, exact in 1D"
-        )
-    boundary = dm.getBoundaryType()[: len(sizes)]
+    boundary = tuple(dm.getBoundaryType()[: len(sizes)])
+    starts, counts = (tuple(corner[: len(sizes)]) for corner in dm.getCorners())
+    if len(sizes) == 1:  # a grid of one line
+        sizes, starts, counts = (*sizes, 1), (*starts, 0), (*counts, 1)
+        boundary = (*boundary, PETSc.DM.BoundaryType.NONE)
     if PETSc.DM.BoundaryType.TWIST in boundary:
         raise MatrixError("the DMDA has a twisted boundary, which is no grid's: use -pc_type gamg")
     shape, comm = sizes[::-1], communicator(mat)
@@ -139,7 +139,6 @@ def _from_dmda(mat: PETSc.Mat, dm: PETSc.DM) -> GridMap:
     periodic = tuple(kind == PETSc.DM.BoundaryType.PERIODIC for kind in boundary[::-1])
     if comm is None:
         return replace(grid, periodic=periodic)
-    starts, counts = (corner[::-1] for corner in dm.getCorners())
     nodes, rows = math.prod(counts), mat.getLocalSize()[0]
     error = None
     if nodes != rows:
@@ -149,7 +148,7 @@ def _from_dmda(mat: PETSc.Mat, dm: PETSc.DM) -> GridMap:
         )
     raise_together(comm, error)
     cells = np.zeros(1, np.int64)  # rows number the nodes of the rank's box, x fastest
-    for start, count, size in zip(starts, counts, shape):
+    for start, count, size in zip(starts[::-1], counts[::-1], shape):
         cells = (cells[:, None] * size + np.arange(start, start + count)).reshape(-1)
     return GridMap(shape, cells, "the DMDA", periodic)
 

@@ -2,197 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numba
 import numpy as np
-from numpy.typing import NDArray
 
-from consolve.base.arrays import zeros
 from consolve.base.errors import MatrixError
-from consolve.pde.matrix import stencil_kernels as kernels
-from consolve.pde.matrix import uniform_rows as uniform_kernels
+from consolve.pde.matrix import stencil
 from consolve.pde.matrix.grid_map import GridMap
-from consolve.pde.matrix.row_operator import RowOperator
-from consolve.pde.poisson.grid import GridOperator, as_volume
-from consolve.pde.poisson.uniform import DirichletParts, Runs, UniformOperator
+from consolve.pde.matrix.stencil import Stencil
 from consolve.solvers.matrix.local_matrix import LocalMatrix, as_aij
-from consolve.solvers.matrix.row_reader import RowReader
-from consolve.solvers.petsc.collective import raise_together
 from consolve.solvers.petsc.versions import PETSc
 
 
-@dataclass(frozen=True)
-class Stencil:
-    """What a matrix A says about its grid.
-
-    ``A = sign * P' operator P`` on the coupled rows, and a diagonal on the others.  Where A has a box
-    stencil, the operator is spectrally equivalent instead of equal.
-
-    Parameters
-    ----------
-    operator
-        On one rank, and without periodic axes: the operator on all cells, active where a coupled row lies.
-        Else that of the local rows.  None where it is not needed any more.
-    grid
-        The cell of each local row; its periodic axes are those of the map that was given, and those that
-        couplings from last to first cells tell of.
-    sign
-        1, or -1 for a negative definite matrix; the same on all ranks.
-    diagonal_rows
-        int32: local rows without a coupling (identity rows of solids, kept Dirichlet unknowns, isolated
-        cells).
-    diagonal_inverse
-        1 / a_ii of those rows, 0 where a_ii = 0.
-    one_sided
-        Some row, on any rank, couples to a diagonal-only one (Dirichlet rows kept by MatZeroRows): A is not
-        symmetric.
-    is_exact
-        The operator's entries are the matrix's own, not those of a lumped box stencil.
-    """
-
-    operator: GridOperator | RowOperator | None
-    grid: GridMap
-    sign: int
-    diagonal_rows: NDArray[np.int32]
-    diagonal_inverse: NDArray[np.float64]
-    one_sided: bool = False
-    is_exact: bool = False
-
-
 def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stencil:
-    """Read an assembled matrix as a 5-point (2D) or 7-point (3D) operator; collective.
+    """Read an assembled matrix, AIJ or of a type that PETSc converts to AIJ; collective.
 
-    Face coefficients are -a_ij, the Dirichlet part is the row sum over couplings to other coupled rows;
-    couplings to diagonal-only rows (Dirichlet unknowns kept in the matrix) go into it.  Stored zeros are
-    ignored.  Couplings of a 9- or 27-point stencil along diagonals are lumped onto faces, see lump_kernels.
-
-    Parameters
-    ----------
-    mat
-        An assembled matrix: AIJ, or a type that PETSc converts to AIJ.
-    grid
-        The cell of each local row.
-    singular
-        The matrix has a null space attached: row sums under 1e-6 of the diagonal count as 0, so that
-        coefficients of single precision do not make it regular.
-
-    Raises
-    ------
-    MatrixError
-        If the matrix is complex, not square, blocked or not assembled, or a row is not finite, couples off
-        the stencil, is not symmetric (1e-6 relative), has a diagonal of the other sign, is not diagonally
-        dominant, or has a positive coupling (in a box stencil: couplings that add up to a positive one).
-        The message names the first such row, its cell and the values; it is raised on all ranks.
+    See ``consolve.pde.matrix.stencil.read_stencil``; `check_matrix` has to have passed.
     """
-    check_matrix(mat, parallel=True)
-    mat = as_aij(mat)
-    matrix = LocalMatrix(mat)
-    grid = _checked_grid(grid, matrix)
-    threshold = kernels.DOMINANCE_TOLERANCE if singular else kernels.ROUND_OFF
-    if matrix.comm is None and not any(grid.periodic):
-        stencil = _read_uniform(matrix, grid, threshold) or _read_regular(matrix, grid, threshold)
-        if stencil is not None:
-            return stencil
-    rows = RowReader(matrix, grid, threshold).read()
-    diagonal_rows, inverse = _diagonal_part(rows.kind, rows.diagonal)
-    shape, periodic = rows.grid.shape, rows.grid.periodic
-    operator: GridOperator | RowOperator
-    if rows.by_cell:
-        faces = tuple(f.reshape(shape) for f in rows.faces)
-        operator = GridOperator(faces, rows.dirichlet.reshape(shape), rows.active.reshape(shape))
-    else:
-        cells = rows.grid.cells.astype(np.int64, copy=False)
-        operator = RowOperator(shape, periodic, cells, rows.faces, rows.dirichlet, rows.active)
-    facts = rows.one_sided, rows.is_exact
-    return Stencil(operator, rows.grid, rows.sign, diagonal_rows, inverse, *facts)
+    return stencil.read_stencil(LocalMatrix(as_aij(mat)), grid, singular)
 
 
-def _checked_grid(grid: GridMap, matrix: LocalMatrix) -> GridMap:
-    fits = grid.cells.size == matrix.rows
-    error = MatrixError(f"{grid.origin} places {grid.cells.size} rows, the matrix has {matrix.rows}")
-    raise_together(matrix.comm, None if fits else error)
-    return grid
-
-
-def _read_uniform(matrix: LocalMatrix, grid: GridMap, threshold: float) -> Stencil | None:
-    """A matrix whose couplings all have one value, rows in the order of their cells, in one sweep; None if it
-    is another."""
-    indptr, indices, values = matrix.own
-    kinds = indptr.dtype, indices.dtype, values.dtype, grid.cells.dtype
-    if kinds != (np.int32, np.int32, np.float64, np.int32) or not grid.cells.flags.c_contiguous:
-        return None
-    sign = int(kernels.sign_of_diagonal(*matrix.own))
-    shape = np.array((1,) * (3 - len(grid.shape)) + grid.shape)
-    chunks = max(1, min(numba.get_num_threads(), matrix.rows // 1024))
-    table, start, first = uniform_kernels.runs_of_rows(indptr, grid.cells, shape, chunks)
-    coupled = table[:, 2] >= 0
-    if sign == 0 or not coupled.any():
-        return None
-    row = int(table[coupled.argmax(), 0])
-    at = int(indptr[row])
-    coupling = float(values[at if indices[at] != row else at + 1])
-    if not 0 < -sign * coupling < np.inf:
-        return None
-    fixed_start = np.zeros(start.size, np.int32)
-    fits, place, part = uniform_kernels.read_uniform_rows(
-        indptr, indices, values, table, start, first, shape, coupling, sign, threshold, fixed_start
-    )  # fmt: skip
-    if not fits:
-        return None
-    active = np.empty(grid.shape, np.bool_)
-    uniform_kernels.mark_cells(table, start, as_volume(active).view(np.uint8), numba.get_num_threads())
-    rows = uniform_kernels.entries_without_unknowns(table)
-    diagonal = uniform_kernels.only_entries(indptr, values, rows)
-    np.divide(1.0, diagonal, out=diagonal, where=diagonal != 0)
-    fixed, runs = DirichletParts(fixed_start, place, part), Runs(table, start, grid.cells)
-    operator = UniformOperator(active, -sign * coupling, fixed, runs)
-    return Stencil(operator, grid, sign, rows, diagonal, is_exact=True)
-
-
-def _read_regular(matrix: LocalMatrix, grid: GridMap, threshold: float) -> Stencil | None:
-    """A matrix without peculiarities on one rank, in two sweeps; None if it has any."""
-    faces = tuple(zeros(grid.shape) for _ in grid.shape)
-    dirichlet, active = zeros(grid.shape), zeros(grid.shape, np.bool_)
-    volumes = [as_volume(f) for f in faces]
-    if len(volumes) == 2:
-        volumes.insert(0, volumes[0])  # never written: the first axis has one layer
-    kind, diagonal = np.empty(matrix.rows, np.uint8), np.empty(matrix.rows)
-    sign = int(kernels.sign_of_diagonal(*matrix.own)) or 1
-    arrays = (*volumes, as_volume(dirichlet), as_volume(active), kind, diagonal)
-    chunks = max(1, min(numba.get_num_threads(), matrix.rows // 1024))
-    if not kernels.read_regular_rows(*matrix.own, grid.cells, sign, threshold, *arrays, chunks):
-        return None
-    diagonal_rows, inverse = _diagonal_part(kind, diagonal)
-    return Stencil(GridOperator(faces, dirichlet, active), grid, sign, diagonal_rows, inverse, is_exact=True)
-
-
-def _diagonal_part(
-    kind: NDArray[np.uint8], diagonal: NDArray[np.float64]
-) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    rows = np.flatnonzero(kind == kernels.DIAGONAL_ONLY).astype(np.int32)
-    inverse = diagonal[rows]
-    np.divide(1.0, inverse, out=inverse, where=inverse != 0)
-    return rows, inverse
-
-
-def check_matrix(mat: PETSc.Mat, parallel: bool = False) -> None:
-    """Raise MatrixError if ``mat`` is of a kind that cannot be read, whatever its grid.
-
-    Parameters
-    ----------
-    mat
-        Any matrix.
-    parallel
-        Several ranks are served.
-    """
+def check_matrix(mat: PETSc.Mat) -> None:
+    """Raise MatrixError if ``mat`` is of a kind that cannot be read, whatever its grid."""
     if np.issubdtype(PETSc.ScalarType, np.complexfloating):
         raise MatrixError("this PETSc is built with complex scalars; PC cnn needs a build with real scalars")
-    if mat.comm.size > 1 and not parallel:
-        raise MatrixError(
-            f"the matrix is spread over {mat.comm.size} ranks; PC cnn does not run in parallel yet: run on "
-            "one rank (its kernels use all cores by threads, -pc_cnn_threads N), or use -pc_type gamg"
-        )
     (rows, columns), block = mat.getSize(), mat.getBlockSize()
     if rows != columns:
         raise MatrixError(f"the matrix is {rows} x {columns}, expected a square one")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.collective import raise_together
 from consolve.base.errors import MatrixError
-from consolve.solvers.petsc.collective import raise_together
-from consolve.solvers.petsc.exchange import first_shared_cell
+from consolve.base.exchange import first_shared_cell
 
 TOLERANCE = 1e-6
 """Coordinates that differ by less than this fraction of the longest side of the grid lie on one line."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from consolve.base.messages import say
 from consolve.solvers.petsc.versions import LIBRARY, PETSc, wrap_pointer
 
 COMPOSED = b"PCSetCoordinates_C"
@@ -62,9 +63,7 @@ def _receive(pc: int, dim: int, rows: int, coordinates: int | None) -> int:
     try:
         set_coordinates(pc, dim, rows, coordinates or 0)
     except Exception as error:  # ctypes drops what escapes a callback
-        import sys
-
-        print(f"consolve: PCSetCoordinates: {error}", file=sys.stderr, flush=True)
+        say(f"PCSetCoordinates: {error}")
         return 62  # PETSC_ERR_ARG_WRONG
     return 0
 

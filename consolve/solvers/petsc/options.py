@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from consolve.base.collective import together
 from consolve.base.errors import OptionError
 from consolve.base.options_table import Option
 from consolve.solvers.petsc import events
-from consolve.solvers.petsc.collective import together
 from consolve.solvers.petsc.versions import PETSc, options_of
 
 Check = Callable[[str], Any]

@@ -7,9 +7,9 @@ Each is PETSc's type ``python`` with its class set, under a name of its own.  Th
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable
 
+from consolve.base.messages import say
 from consolve.solvers.petsc.coordinates import accept_coordinates
 from consolve.solvers.petsc.versions import LIBRARY, call
 
@@ -40,7 +40,7 @@ def _creator(kind: str, name: str, python_class: str) -> Callable:
             if kind == "PC":
                 return accept_coordinates(pointer)
         except BaseException as error:  # ctypes drops what escapes a callback
-            print(f"consolve: cannot create {kind} {name}: {error!r}", file=sys.stderr, flush=True)
+            say(f"cannot create {kind} {name}: {error!r}")
             return 101
         return 0
 

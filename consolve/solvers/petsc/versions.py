@@ -6,10 +6,7 @@ Every other file of the package takes ``PETSc`` from here.
 from __future__ import annotations
 
 import ctypes
-import sys
-import traceback
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +31,12 @@ def call(function: str, *arguments: Any) -> None:
         raise PETSc.Error(code)
 
 
+def innermost(error: PETSc.Error) -> str:
+    """What an error says, without PETSc's stack."""
+    lines = [line.partition("] ")[2] or line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "PETSc error"
+
+
 def handle(petsc_object: PETSc.Object) -> ctypes.c_void_p:
     """The C pointer of an object."""
     return ctypes.c_void_p(petsc_object.handle)
@@ -46,6 +49,15 @@ def wrap_pointer(kind: str, pointer: int) -> PETSc.Object:
         _capsule_pointer(capsule, _capsule_name(capsule))
     )
     return new(pointer)
+
+
+def self_communicator() -> ctypes.c_void_p:
+    """MPI's communicator of this rank alone, as an argument for `LIBRARY`: a pointer or a number."""
+    capsule = _API["PyPetscComm_Get"]
+    get = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object)(
+        _capsule_pointer(capsule, _capsule_name(capsule))
+    )
+    return ctypes.c_void_p(get(PETSc.COMM_SELF))
 
 
 def csr_arrays(mat: PETSc.Mat) -> tuple[NDArray, NDArray, NDArray]:
@@ -134,24 +146,3 @@ def is_option_used(name: str) -> bool:
 def options_of(petsc_object: PETSc.Object) -> PETSc.Options:
     """The options database under the prefix of ``petsc_object``; what is read counts as used."""
     return PETSc.Options(petsc_object.getOptionsPrefix())
-
-
-def reported(method: Callable) -> Callable:
-    """Let an exception of a method that PETSc calls also be read where no Python program catches it.
-
-    A Python program sees the exception itself, or ``PETSc.Error`` with it as its cause, by petsc4py.  A C
-    program would only see an error code: there (no Python frame below this one) the message is printed.
-    """
-
-    @wraps(method)
-    def guarded(self: Any, *arguments: Any) -> Any:
-        try:
-            return method(self, *arguments)
-        except Exception as error:
-            if sys._getframe().f_back is None:
-                text = "".join(traceback.format_exception_only(type(error), error)).strip()
-                where = f"{type(self).__name__}.{method.__name__}"
-                print(f"consolve: {where}: {text}", file=sys.stderr, flush=True)
-            raise
-
-    return guarded

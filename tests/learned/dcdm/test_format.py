@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from consolve.base.hdf5 import import_h5py
-from consolve.learned.dcdm import format as dcdm_weights
 from consolve.learned.dcdm.format import (
     DCDMSettings,
     DCDMWeights,
@@ -14,7 +13,7 @@ from consolve.learned.dcdm.format import (
     load_dcdm_weights,
     save_dcdm_weights,
 )
-from consolve.learned.multilevel.format import WeightsError
+from consolve.learned.weights.file import WeightsError
 
 h5py = import_h5py()
 
@@ -136,7 +135,7 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     def fails(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dcdm_weights.import_h5py().Group, "create_dataset", fails)
+    monkeypatch.setattr(import_h5py().Group, "create_dataset", fails)
     with pytest.raises(OSError, match="No space left"):
         save_dcdm_weights(random_weights(seed=5), path)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["weights.h5"]

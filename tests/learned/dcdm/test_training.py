@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,12 +18,11 @@ from wave_training_runs import rows  # noqa: E402
 
 from consolve.learned.dcdm import training as dcdm_training_module  # noqa: E402
 from consolve.learned.dcdm.format import load_dcdm_weights  # noqa: E402
-from consolve.learned.dcdm.training import rows_of  # noqa: E402
 from consolve.learned.training.muon import Muon  # noqa: E402
 from consolve.learned.training.record import digest_of  # noqa: E402
 from consolve.learned.training.run import TrainingDiverged  # noqa: E402
 from consolve.learned.training.settings import ForeignOption  # noqa: E402
-from consolve.pde.ritz.data import RitzData  # noqa: E402
+from consolve.pde.ritz.data import RitzData, RitzDataError  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -117,19 +117,19 @@ def test_the_validation_loss_falls(training, kind, least):
         assert run.best < untrained - least
 
 
-def test_the_last_right_hand_sides_are_held_out(training, trained, sets, monkeypatch):
+def test_the_last_right_hand_sides_are_held_out(training, trained, sets):
     drawn = set()
-    rows_drawn = dcdm_training_module.rows_of
-
-    def watched(data, picks):
-        drawn.update(int(i) for i in picks)
-        return rows_drawn(data, picks)
-
     with training(batch=20) as run, RitzData(sets["2d"]) as data:
         (source,) = run._validation
-        np.testing.assert_array_equal(source.right_hand_sides, data.right_hand_sides[95:])
+        np.testing.assert_array_equal(source.read(np.arange(source.count)), data.right_hand_sides[95:])
         assert run.domain["validation"] == "the last 5 right-hand sides"
-        monkeypatch.setattr(dcdm_training_module, "rows_of", watched)
+        read = run._sets[0].read
+
+        def watched(picks):
+            drawn.update(int(i) for i in picks)
+            return read(picks)
+
+        run._sets = [replace(run._sets[0], read=watched)]
         with torch.no_grad():
             for seed in range(100):
                 run._loss(np.random.default_rng(seed))
@@ -139,7 +139,7 @@ def test_the_last_right_hand_sides_are_held_out(training, trained, sets, monkeyp
 def test_a_validation_set_leaves_all_to_train_on(training, sets):
     with training(validation=[str(sets["spheres"])]) as run, RitzData(sets["spheres"]) as other:
         (source,) = run._validation
-        np.testing.assert_array_equal(source.right_hand_sides, other.right_hand_sides[()])
+        np.testing.assert_array_equal(source.read(np.arange(source.count)), other.right_hand_sides[()])
         assert run._sets[0].count == 100
         assert run.domain["validation domain"] == "spheres" and run.domain["domain"] == "box"
         weights = run.run(validate_every=3)
@@ -187,9 +187,40 @@ def test_large_sets_are_read_step_by_step_to_the_same_end(trained, sets, monkeyp
     whole = trained(name="a")
     monkeypatch.setattr(dcdm_training_module, "MOST_MEMORY", 100)
     assert trained(name="b").digest == whole.digest
-    with RitzData(sets["2d"]) as data:
-        picks = np.array([7, 2, 7, 99])
-        np.testing.assert_array_equal(rows_of(data.right_hand_sides, picks), data.right_hand_sides[()][picks])
+
+
+def write_into(path, number):
+    """Change a right-hand side as another process would."""
+    with RitzData(path) as data:
+        size = data.right_hand_sides[0].nbytes
+        place = data._file["right_hand_sides"].id.get_offset() + number * size
+    with open(path, "r+b") as file:
+        file.seek(place)
+        file.write(np.full(size // 4, 1e6, np.float32).tobytes())
+
+
+@pytest.mark.parametrize("most", [1 << 30, 100], ids=["held", "read step by step"])
+def test_right_hand_sides_that_were_changed_are_not_trained_on(
+    training, trained, tmp_path, sets, monkeypatch, most
+):
+    monkeypatch.setattr(dcdm_training_module, "MOST_MEMORY", most)
+    whole = trained(name="a")
+    copy = {"2d": tmp_path / "copy.h5"}
+    copy["2d"].write_bytes(sets["2d"].read_bytes())
+    message = "copy.h5: right-hand sides 0 to 99: the content does not fit its digest, the file was changed"
+
+    def spoil(progress):
+        if progress.step == 4:
+            write_into(copy["2d"], 50)
+
+    with small_training(copy, tmp_path, name="b") as run:
+        if most == 100:  # of a small set memory holds what was checked
+            with pytest.raises(RitzDataError, match=message):
+                run.run(spoil, validate_every=3)
+        else:
+            assert run.run(spoil, validate_every=3).digest == whole.digest
+    with pytest.raises(RitzDataError, match=message), small_training(copy, tmp_path, resume=True, name="b"):
+        pass
 
 
 def test_three_dimensions_by_the_data(trained, sets):

@@ -83,8 +83,9 @@ def same():
             ]
             number = operator.components[0].reshape(-1)[cells]
             expected = np.append(operator.components[1], False)[number]
-            group = np.full(cells.size, -1) if network.group is None else network.group
-            groups = bool(((group >= 0) == expected).all()) and network.closed == closed
+            components = network.components
+            group = components.group if components else np.full(cells.size, -1)
+            groups = bool(((group >= 0) == expected).all()) and len(components) == closed
             found[f"{shape} {name} {layout}"] = {
                 "difference": COMM.allreduce(float(np.nan_to_num(difference, nan=9)), MPI.MAX),
                 "alike": bool(COMM.allreduce(int(alike and groups), MPI.MIN)),

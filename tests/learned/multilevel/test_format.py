@@ -7,11 +7,11 @@ import pytest
 from consolve.learned.multilevel.format import (
     SHIPPED,
     Weights,
-    WeightsError,
     load_weights,
     save_weights,
     tensor_shapes,
 )
+from consolve.learned.weights.file import WeightsError
 
 
 def random_weights(ndim=2, sweeps=2, hidden=4, seed=0):

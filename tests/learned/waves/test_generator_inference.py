@@ -8,7 +8,6 @@ from scipy.special import erf
 
 torch = pytest.importorskip("torch")
 
-from consolve.learned.multilevel.format import WeightsError  # noqa: E402
 from consolve.learned.waves import generator_inference as inference  # noqa: E402
 from consolve.learned.waves.format import (  # noqa: E402
     GeneratorSettings,
@@ -19,6 +18,7 @@ from consolve.learned.waves.format import (  # noqa: E402
 from consolve.learned.waves.generator import TorchGenerator  # noqa: E402
 from consolve.learned.waves.generator_inference import ExtrapolationWarning, WaveGenerator  # noqa: E402
 from consolve.learned.waves.generator_kernels import gelu, upsample  # noqa: E402
+from consolve.learned.weights.file import WeightsError  # noqa: E402
 
 LOW, HIGH = (0.1, 0.1, 5.0, 0.5), (0.4, 0.4, 7.0, 1.0)
 
@@ -165,5 +165,10 @@ def test_other_networks_threads_names_and_outputs_are_refused():
         WaveGenerator(weights, parameter_names=("x",))
     with pytest.raises(ValueError, match=r"out: expected contiguous float32\(16, 8, 24\)"):
         WaveGenerator(weights).field(parameters(), out=np.empty((8, 8, 24), np.float32))
-    with pytest.raises(WeightsError, match="no wave surrogate at"):
+    with pytest.raises(WeightsError, match="no weights at"):
         WaveGenerator.load("nowhere.h5")
+
+
+def test_overflow_is_an_error():
+    with pytest.warns(ExtrapolationWarning), pytest.raises(RuntimeError, match="the field overflows"):
+        WaveGenerator.load("generator").field([1e38, 0.3, 6.0, 0.7], extrapolate=True)

@@ -1,5 +1,7 @@
 """The propagator without torch against the one in torch; needs torch."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,11 +9,12 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from consolve.learned.multilevel.format import WeightsError  # noqa: E402
+from consolve.learned.waves.domain import ExtrapolationWarning  # noqa: E402
 from consolve.learned.waves.format import PropagatorSettings, WaveWeights  # noqa: E402
 from consolve.learned.waves.medium import medium_channels  # noqa: E402
 from consolve.learned.waves.propagator import TorchPropagator  # noqa: E402
 from consolve.learned.waves.propagator_inference import WavePropagator, unshuffle  # noqa: E402
+from consolve.learned.weights.file import WeightsError  # noqa: E402
 
 
 def network(seed=0, **sizes):
@@ -231,3 +234,46 @@ def test_faulty_weights_are_refused():
     for threads in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match="threads must be a positive integer"):
             WavePropagator(WaveWeights(net.settings, tensors), threads)
+
+
+class TestUnits:
+    """Speeds in other units than those of training: warned of, and never a forecast of 1e17."""
+
+    @pytest.fixture
+    def pulse(self):
+        y, x = np.mgrid[:64, :64] / 63
+        u = np.exp(-((x - 0.5) ** 2 + (y - 0.5) ** 2) / 0.005).astype(np.float32)
+        return np.stack([u] * 3)
+
+    def test_speeds_of_training_are_served_without_a_word(self, pulse):
+        propagator = WavePropagator.load("propagator")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for speed in (0.5, 1.0):
+                u = propagator.prepare(np.full((64, 64), speed)).rollout(pulse, 100)
+                assert np.abs(u).max() <= 2
+
+    @pytest.mark.parametrize("speed", [0.01, 2.0, 1500.0])
+    def test_others_are_warned_of_and_overflow_is_an_error(self, pulse, speed):
+        propagator = WavePropagator.load("propagator")
+        with pytest.warns(ExtrapolationWarning, match=r"speeds from .* to .* outside .* for, 0\.5 to 1"):
+            propagator.prepare(np.full((64, 64), speed))
+        with pytest.raises(RuntimeError, match="overflows at step .* units of the training set"):
+            propagator.rollout(pulse, 200)
+
+    def test_growth_is_warned_of_before(self, pulse):
+        propagator = WavePropagator.load("propagator")
+        with pytest.warns(ExtrapolationWarning, match="speeds"):
+            propagator.prepare(np.full((64, 64), 2.0))
+        with pytest.warns(ExtrapolationWarning, match=r"grows to .* times its start"):
+            assert np.abs(propagator.rollout(pulse, 10)).max() > 100
+
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_one_wave_of_a_batch_is_enough(self, pulse, threads):
+        propagator = WavePropagator.load("propagator", threads)
+        with pytest.warns(ExtrapolationWarning):
+            propagator.prepare(np.full((64, 64), 2.0))
+        batch = np.stack([0 * pulse, pulse])
+        assert np.isfinite(propagator.rollout(batch[:1], 100)).all()
+        with pytest.raises(RuntimeError, match="overflows"):
+            propagator.rollout(batch, 100)

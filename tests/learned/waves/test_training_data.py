@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from wave_training_runs import SHORT, SMALL, small_training, write_sets  # noqa: E402
 
-from consolve.learned.multilevel.format import WeightsError  # noqa: E402
+from consolve.base.hdf5 import import_h5py  # noqa: E402
 from consolve.learned.training.settings import ForeignOption  # noqa: E402
 from consolve.learned.waves.format import load_wave_weights  # noqa: E402
 from consolve.learned.waves.generator_training import GeneratorTraining, generator_settings  # noqa: E402
@@ -25,7 +25,8 @@ from consolve.learned.waves.propagator_training import (  # noqa: E402
 from consolve.learned.waves.record import check_apart  # noqa: E402
 from consolve.learned.waves.runs import wave_training as training_of  # noqa: E402
 from consolve.learned.waves.training import WaveTrainingSettings  # noqa: E402
-from consolve.pde.waves.data import WaveData  # noqa: E402
+from consolve.learned.weights.file import WeightsError  # noqa: E402
+from consolve.pde.waves.data import WaveData, WaveDataError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_a_student_is_drawn_to_its_teacher(training, tmp_path):
     for size, what in ((replace(SMALL, past=2), "past=3, .*past=2"), (replace(SMALL, factor=4), "factor=8")):
         with pytest.raises(ValueError, match=f"the teacher has {what}.*must be equal"):
             training(size=size, teacher=tmp_path / "teacher.h5")
-    with pytest.raises(WeightsError, match="no wave surrogate at"):
+    with pytest.raises(WeightsError, match="no weights at"):
         training(teacher=tmp_path / "none.h5")
 
 
@@ -203,6 +204,17 @@ def test_wrong_data_is_told(sets, tmp_path, monkeypatch):
 def test_bad_settings(settings, bad, message):
     with pytest.raises(ValueError, match=message):
         settings(**bad)
+
+
+def test_runs_that_were_changed_are_not_trained_on(sets, tmp_path):
+    for network, name in (("propagator", "propagator"), ("generator", "zone")):
+        for split, run in (("train", 4), ("validation", 1)):
+            copy = tmp_path / f"{name}-{split}.h5"
+            copy.write_bytes(sets[name, split].read_bytes())
+            with import_h5py().File(copy, "r+") as file:
+                file["u"][run, 3] *= 2
+            with pytest.raises(WaveDataError, match=f"{copy.name}: run {run}: the content does not fit"):
+                small_training({**sets, (name, split): copy}, tmp_path, network)
 
 
 def test_options_reach_the_settings_they_belong_to(sets, tmp_path):

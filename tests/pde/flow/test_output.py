@@ -1,14 +1,16 @@
 """Frames and their index: whole files, that say what they hold."""
 
+import os
 import xml.etree.ElementTree as ElementTree
 
 import h5py
 import numpy as np
 import pytest
+from full_disk import files_up_to
 
-from consolve.pde.flow import output as flow_output
 from consolve.pde.flow.flow import Flow
 from consolve.pde.flow.output import FlowWriter, cell_velocity
+from consolve.pde.flow.picture import render, save_animation, save_picture
 from consolve.pde.flow.scenes import make_scene
 from consolve.pde.poisson.direct_solver import DirectSolver
 
@@ -82,18 +84,27 @@ def test_an_interrupted_write_leaves_the_series_whole(flow, tmp_path, monkeypatc
     writer = write_series(flow, tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
-    def interrupted(path, fill):
-        def fill_and_stop(temporary):
-            fill(temporary)
-            raise KeyboardInterrupt
+    def interrupted(source, target):
+        raise KeyboardInterrupt
 
-        return write_whole(path, fill_and_stop)
-
-    write_whole = flow_output._write_whole
-    monkeypatch.setattr(flow_output, "_write_whole", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     flow.step(DirectSolver())
     with pytest.raises(KeyboardInterrupt):
         writer.write(flow)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_full_disk_leaves_the_series_whole(flow, tmp_path):
+    writer = write_series(flow, tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    flow.step(DirectSolver())
+    with files_up_to(2000), pytest.raises(OSError, match="File too large: .*.h5'"):
+        writer.write(flow)
+    frame = render(flow, 64)  # compiles, which writes too
+    with files_up_to(100), pytest.raises(OSError, match="File too large: .*a.png"):
+        save_picture(flow, tmp_path / "a.png", 64)
+    with files_up_to(100), pytest.raises(OSError, match="File too large: .*a.gif"):
+        save_animation([frame], tmp_path / "a.gif")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 

@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consolve.pde import GridOperator
+from consolve.pde.matrix import stencil as reader
 from consolve.pde.matrix import uniform_rows as uniform_kernels
 from consolve.pde.matrix.grid_map import GridMap
 from consolve.pde.poisson.domains import make_domain
 from consolve.pde.poisson.uniform import UniformOperator
 from consolve.solvers import MatrixError
-from consolve.solvers.matrix import stencil as reader
 from consolve.solvers.matrix.local_matrix import LocalMatrix
 from consolve.solvers.matrix.stencil import read_stencil
 

@@ -25,6 +25,11 @@ EXPECTED_SUMS = {
     "porous": 3194388388,
     "pockets": 2224486674,
     "two-phase": 1466698956,
+    "bubbles": 1466698956,
+    "lognormal": 1466698956,
+    "flat": 1466698956,
+    "stretched": 562388374,
+    "baffles": 1466698956,
 }
 shapes = st.lists(st.integers(3, 24), min_size=2, max_size=3).map(tuple)
 
@@ -60,10 +65,12 @@ def test_boundaries(name):
         assert (open_one.cell_type == AIR).any() == (name == "free-surface")
 
 
-@pytest.mark.parametrize("name", [n for n in DOMAIN_NAMES if n != "box"])
+@pytest.mark.parametrize("name", [n for n in DOMAIN_NAMES if n not in ("box", "flat")])
 def test_the_seed_matters(name):
     def image(seed):
         domain = make_domain(name, (40, 36), seed)
+        if domain.closed is not None:
+            return domain.closed[0]
         return domain.cell_type if domain.mobility is None else domain.mobility
 
     assert not np.array_equal(image(1), image(2))
@@ -117,6 +124,43 @@ def test_two_phase_has_the_contrast_asked_for():
     assert np.unique(make_domain("two-phase", (30, 30), 0, contrast=10).mobility).tolist() == [0.1, 1]
 
 
+def test_numbers_in_names():
+    def spread(name, axis):
+        widths = make_domain(name, (64, 64)).widths[axis]
+        return widths.max() / widths.min()
+
+    assert spread("stretched", 1) == spread("stretched-2", 0) == pytest.approx(34, rel=0.05)
+    assert spread("stretched-1", 1) == 1
+    assert make_domain("flat-100", (8, 9)).widths[0][0] == 0.01
+    assert np.unique(make_domain("bubbles", (30, 30)).mobility).tolist() == [1e-3, 1]
+    assert np.unique(make_domain("bubbles-100", (30, 30)).mobility).tolist() == [1, 100]
+    logs = [np.log(make_domain(f"lognormal{s}", (30, 30)).mobility).std() for s in ("", "-1")]
+    assert logs == pytest.approx([3, 1])
+
+
+def test_flat_and_stretched_cells_have_the_coefficients_of_finite_volumes():
+    flat = make_domain("flat-4", (6, 7, 8)).operator()
+    assert flat.face_coefficient[0][0, 0, 0] == 4 and flat.face_coefficient[1][0, 0, 0] == 0.25
+    assert flat.dirichlet[-1, 0, 0] == 4
+    domain = make_domain("closed-stretched", (20, 24), 1)
+    op, (h, w) = domain.operator(), domain.widths
+    x, y = np.cumsum(h) - h / 2, np.cumsum(w) - w / 2
+    field = np.where(op.active, 2.0 * x[:, None] - y, 0)  # constant flow: flux = area times slope
+    inner = op.active.copy()
+    for axis in (0, 1):
+        for shift in (-1, 1):
+            inner &= np.roll(op.active, shift, axis)
+    inner[[0, -1]] = inner[:, [0, -1]] = False
+    assert np.abs(op.apply(field)[inner]).max() < 1e-12
+
+
+def test_baffles_have_a_hole_each():
+    domain = make_domain("baffles", (64, 60), 2)
+    walls = domain.closed[0].any(1)
+    assert walls.sum() == 7 and not domain.closed[1].any()
+    assert ((~domain.closed[0][walls]).sum(1) == 5).all()
+
+
 def test_images_stay_the_same_over_versions():
     # A changed image changes every published figure: change these sums only together with those.
     sums = {n: zlib.crc32(make_domain(n, (33, 30), 4).cell_type.tobytes()) for n in DOMAIN_NAMES}
@@ -133,6 +177,9 @@ def test_images_stay_the_same_over_versions():
         (("box", (8, 0)), "at least 1"),
         (("maze", (8, 2)), "at least 3 cells"),
         (("two-phase", (8, 8), 0, 0.0), "contrast must be positive"),
+        (("flat-0", (8, 8)), "unknown domain 'flat-0'.*positive number"),
+        (("flat-much", (8, 8)), "unknown domain 'flat-much'"),
+        (("box-2", (8, 8)), "unknown domain 'box-2'"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

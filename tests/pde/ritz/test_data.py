@@ -12,8 +12,9 @@ from consolve.base.data_file import part_path
 from consolve.base.hdf5 import import_h5py
 from consolve.pde.poisson.domains import make_domain
 from consolve.pde.poisson.grid import GridOperator
+from consolve.pde.ritz import data as ritz_data
 from consolve.pde.ritz.check import check
-from consolve.pde.ritz.data import RitzData, RitzDataBusy, RitzDataError, RitzSet
+from consolve.pde.ritz.data import RitzData, RitzDataBusy, RitzDataError, RitzSet, chunk_digest
 from consolve.pde.ritz.generation import RitzSampler, generate, narrowed
 from consolve.pde.ritz.lanczos import Lanczos
 from consolve.pde.ritz.memory import Needs, NotEnoughMemory
@@ -309,3 +310,40 @@ def test_impossible_sets_are_refused(tmp_path, ritz_set, message):
     with pytest.raises(ValueError, match=message):
         generate(tmp_path / "a.h5", ritz_set)
     assert files(tmp_path) == []
+
+
+def test_chunks_are_checked_when_they_are_first_read(tmp_path, small, monkeypatch):
+    path = tmp_path / "a.h5"
+    shutil.copy(small[0], path)
+    picks, digests = np.array([2099, 3, 1030, 3]), []
+
+    def counted(right_hand_sides):
+        digests.append(len(right_hand_sides))
+        return chunk_digest(right_hand_sides)
+
+    monkeypatch.setattr(ritz_data, "chunk_digest", counted)
+    with RitzData(path) as data:
+        assert np.array_equal(data.read(picks[1:]), data.right_hand_sides[()][picks[1:]])
+        assert digests == [1024, 1024]
+        assert np.array_equal(data.read(picks), data.right_hand_sides[()][picks])
+        assert np.array_equal(data.read(picks), data.right_hand_sides[()][picks])
+        assert digests == [1024, 1024, 52] and data.read(picks[:0]).shape == (0, 7, 8)
+        place = data.right_hand_sides.id.get_offset() + 4 * 56 * 1030
+        os.utime(path)  # all is checked again, and good
+        assert np.array_equal(data.read(picks), data.right_hand_sides[()][picks])
+        assert digests[3:] == [1024, 1024, 52]
+        with open(path, "r+b") as file:
+            file.seek(place)
+            file.write(np.float32(1e6).tobytes())
+        data.read(picks[:2])
+        with pytest.raises(RitzDataError, match="a.h5: right-hand sides 1024 to 2047: the content does not"):
+            data.read(picks)
+    with RitzData(path) as data:
+        shutil.copyfile(generate_other(tmp_path), path)
+        with pytest.raises(RitzDataError, match="replaced by another set while it was in use"):
+            data.read(picks)
+
+
+def generate_other(folder):
+    generate(folder / "other.h5", RitzSet("closed-spheres", (7, 8), 30, 2100, seed=6))
+    return folder / "other.h5"

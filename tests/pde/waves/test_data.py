@@ -92,6 +92,20 @@ def test_the_reader_slices_and_names(files):
         data.u[0]  # closed
 
 
+def test_what_is_read_of_whole_runs_is_checked(files, copy):
+    with WaveData(files["propagator"]) as data:
+        arrays = data.read(1, 3)
+        assert {name: a.shape[0] for name, a in arrays.items()} == dict.fromkeys(arrays, 2)
+        assert np.array_equal(arrays["u"], data.u[1:3]) and np.array_equal(arrays["start"], data.start[1:3])
+        assert data.read(RUNS)["u"].shape == (0, *data.u.shape[1:]) and len(data.read()["u"]) == RUNS
+    with h5py.File(copy, "r+") as file:
+        file["fixed"][2, 5, 5] ^= 1
+    with WaveData(copy) as data:
+        data.read(0, 2)
+        with pytest.raises(WaveDataError, match="copy.h5: run 2: the content does not fit its digest"):
+            data.read()
+
+
 def test_a_shorter_set_is_the_beginning_of_a_longer_one(files, tmp_path):
     generate(tmp_path / "short.h5", WaveSet("zone", "test", 3), 2, STORED_VERTICES)
     with WaveData(tmp_path / "short.h5") as short, WaveData(files["zone"]) as long:

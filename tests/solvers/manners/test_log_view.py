@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from petsc4py import PETSc
 
+from consolve.learned.models import cycle_flops
 from consolve.pde import GridOperator
 from consolve.solvers import attach_grid
-from consolve.solvers.models import cycle_flops
 from consolve.solvers.petsc import events
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -87,6 +87,8 @@ order = rng.permutation(24)
 shaken = lattice[order] + 1e-9 * rng.standard_normal((24, 3))
 periodic, none = PETSc.DM.BoundaryType.PERIODIC, PETSc.DM.BoundaryType.NONE
 result = {
+    "dmda 1d": dmda((19,)),
+    "dmda 1d periodic": dmda((19,), boundary_type=(periodic,)),
     "dmda 2d": dmda((9, 7)),
     "dmda 3d": dmda((5, 4, 6)),
     "dmda periodic": dmda((9, 8, 5), boundary_type=(none, periodic, none)),

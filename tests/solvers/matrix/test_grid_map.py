@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import scipy.sparse.linalg as spla
 from mpi_program import needs_mpirun, result_on_ranks
 from petsc4py import PETSc
 
@@ -48,14 +49,14 @@ def sound(case):
 @on_ranks
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 class TestRanks:
-    @pytest.mark.parametrize("case", ["2d", "3d", "periodic"])
+    @pytest.mark.parametrize("case", ["1d", "1d periodic", "2d", "3d", "periodic"])
     def test_rows_of_a_dmda(self, ranks, case):
         got = sound(found(ranks)[f"dmda {case}"])
         assert got["cells"] == got["expected"]
-        assert got["shape"] == {"2d": [7, 9], "3d": [6, 4, 5], "periodic": [5, 8, 9]}[case]
-        assert got["periodic"] == (
-            [False, True, False] if case == "periodic" else [False] * len(got["shape"])
-        )
+        shapes = {"1d": [1, 19], "1d periodic": [1, 19], "2d": [7, 9], "3d": [6, 4, 5], "periodic": [5, 8, 9]}
+        assert got["shape"] == shapes[case]
+        periodic = {"1d periodic": [False, True], "periodic": [False, True, False]}
+        assert got["periodic"] == periodic.get(case, [False] * len(got["shape"]))
 
     def test_a_grid_numbers_rows_across_ranks(self, ranks):
         got = sound(found(ranks)["grid"])
@@ -136,6 +137,29 @@ def test_periodic_axes_of_a_dmda_on_one_rank(axis):
     assert grid.periodic == tuple(a == 2 - axis for a in range(3))
 
 
+@pytest.mark.parametrize("around", [False, True])
+def test_a_dmda_in_1d_is_a_grid_of_one_line(problems, around):
+    boundary = PETSc.DM.BoundaryType.PERIODIC if around else PETSc.DM.BoundaryType.NONE
+    dm = PETSc.DMDA().create((48,), boundary_type=(boundary,), stencil_width=1, comm=PETSc.COMM_SELF)
+    mat = dm.createMatrix()
+    for row in range(48):
+        mat.setValue(row, row, 2.1)
+        for beside in (row - 1, row + 1):
+            if around or 0 <= beside < 48:
+                mat.setValue(row, beside % 48, -1.0)
+    mat.assemble()
+    grid = find_grid(mat, dm)
+    assert grid.shape == (1, 48) and grid.periodic == (False, around)
+    ksp = problems.ksp(mat)
+    ksp.getPC().setDM(dm)
+    b = np.random.default_rng(0).standard_normal(48)
+    solved = problems.solve(ksp, b)
+    indptr, indices, data = mat.getValuesCSR()
+    exact = spla.spsolve(sp.csc_matrix(sp.csr_matrix((data, indices, indptr))), b)
+    assert solved.reason > 0 and solved.iterations <= 10
+    np.testing.assert_allclose(solved.x, exact, atol=1e-6 * np.abs(exact).max())
+
+
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_coordinates_in_any_order(problems, dim):
     rng = np.random.default_rng(dim)
@@ -182,7 +206,8 @@ def test_an_unknown_grid_is_an_error_that_says_what_to_do(problems):
     rng = np.random.default_rng(0)
     couplings = sp.random(40, 40, 0.2, random_state=rng)
     mat = problems.matrix(sp.eye(40) * 40 - couplings - couplings.T)
-    with pytest.raises(MatrixError, match=r"-pc_cnn_grid NX,NY.*-pc_cnn_mask.*attach_grid"):
+    advice = r"-pc_cnn_grid NX,NY.*-pc_cnn_mask.*attach_grid; an unstructured mesh .* -pc_type hypre or gamg"
+    with pytest.raises(MatrixError, match=advice):
         find_grid(mat)
 
 

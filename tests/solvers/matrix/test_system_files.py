@@ -218,3 +218,40 @@ def test_unsorted_rows_are_the_matrix_they_say():
     np.testing.assert_array_equal(shuffled.data, given[1])
     with pytest.raises(MatrixError, match="complex"):
         solve_system(csr.astype(complex), b, grid="8,9")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "coordinate real general\n30000 30000 900000000\n1 1 2.0\n",
+        "coordinate real symmetric\n% a comment\n\n900000000 900000000 3\n1 1 2.0\n2 2 2.0\n3 3 2.0\n",
+        "array real general\n30000 30000\n1.0\n",
+    ],
+)
+def test_market_files_that_announce_more_than_they_hold(text, tmp_path):
+    """Said before memory of that size is taken."""
+    (tmp_path / "A.mtx").write_text(f"%%MatrixMarket matrix {text}")
+    with pytest.raises(SystemFileError, match="announces .* and holds .* bytes"):
+        read_matrix(tmp_path / "A.mtx")
+    with pytest.raises(SystemFileError, match="announces .* and holds .* bytes"):
+        read_vector(tmp_path / "A.mtx", 3)
+
+
+@pytest.mark.parametrize("field", ["pattern", "integer", "real"])
+def test_the_shortest_market_files_are_read(field, tmp_path):
+    value = "" if field == "pattern" else " 1"
+    rows = "\n".join(f"{i} {j}{value}" for i in range(1, 4) for j in range(1, 4))
+    (tmp_path / "A.mtx").write_text(f"%%MatrixMarket matrix coordinate {field} general\n3 3 9\n{rows}")
+    np.testing.assert_array_equal(read_matrix(tmp_path / "A.mtx").toarray(), np.ones((3, 3)))
+    if field != "pattern":
+        (tmp_path / "b.mtx").write_text(f"%%MatrixMarket matrix array {field} general\n3 1\n1\n2\n3")
+        np.testing.assert_array_equal(read_vector(tmp_path / "b.mtx", 3), [1, 2, 3])
+
+
+def test_files_of_matrices_without_rows(tmp_path):
+    empty = sp.csr_matrix((0, 0))
+    sp.save_npz(tmp_path / "a.npz", empty)
+    (tmp_path / "a.mtx").write_text("%%MatrixMarket matrix coordinate real general\n0 0 0\n")
+    np.array([1211216, 0, 0, 0], ">i4").tofile(tmp_path / "a.petsc")
+    for name in ("a.npz", "a.mtx", "a.petsc"):
+        assert read_matrix(tmp_path / name).shape == (0, 0)

@@ -6,11 +6,11 @@ import numpy as np
 import scipy.sparse as sp
 from numba import njit
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
 from consolve.base.jit import STRICT
 from consolve.learned.multilevel.cycle.transfer import SplitArrays
+from consolve.pde.poisson.null_space import ClosedComponents
 
 _MOST_BY_HAND, _MOST_DENSE = 256, 1024
 """Unknowns up to which an inverse is made without LAPACK, and at all."""
@@ -29,10 +29,9 @@ def null_vectors(off_diagonal: NDArray, dirichlet: NDArray) -> NDArray[np.float6
     dirichlet
         Dirichlet part of each cell, (cells,).
     """
-    count, label = connected_components(sp.csr_matrix(off_diagonal), directed=False)
+    closed = ClosedComponents.of_graph(sp.csr_matrix(off_diagonal), dirichlet > 0)
     alive = dirichlet + off_diagonal.sum(1) > 0
-    fixed = np.bincount(label, dirichlet, minlength=count)
-    vectors = [alive & (label == c) for c in range(count) if fixed[c] == 0]
+    vectors = [alive & (closed.group == number) for number in range(len(closed))]
     rows = [v / np.sqrt(v.sum()) for v in vectors if v.any()]
     return np.array(rows) if rows else np.zeros((0, dirichlet.size))
 
@@ -119,22 +118,12 @@ class DirectSolve:
             self.bytes = self._inverse.nbytes
             self._factors = None
             return
-        count, label = connected_components(off, directed=False)
-        closed = np.bincount(label, fixed, minlength=count) == 0
-        self._group = np.where(closed, np.arange(count), count)[label]
-        self._count = np.maximum(np.bincount(label, minlength=count), 1)
-        self._closed = closed
-        _, first = np.unique(label, return_index=True)
+        self._closed = ClosedComponents.of_graph(off, fixed > 0)
         pinned = np.zeros(n)
-        pinned[first[closed]] = max(float(self._diagonal.max()), 1e-30)  # any constant will do
+        pinned[self._closed.first_entries()] = max(float(self._diagonal.max()), 1e-30)  # any constant will do
         matrix = sp.diags(self._diagonal + pinned) - off
         self._factors = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
         self.bytes = 12 * int(self._factors.nnz)
-
-    def _without_means(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
-        """v less its mean over each component without a Dirichlet part."""
-        sums = np.bincount(self._group, v, minlength=self._closed.size + 1)[:-1]
-        return v - np.append(np.where(self._closed, sums / self._count, 0), 0)[self._group]
 
     def cycle(self, threads: int) -> None:
         """x = A^+ b."""
@@ -142,8 +131,8 @@ class DirectSolve:
             self.x.reshape(-1)[self._at] = self._inverse @ self.b.reshape(-1)[self._at]
             return
         b = self.b.reshape(-1)[self._at].astype(np.float64)
-        solution = self._factors.solve(self._without_means(b))
-        self.x.reshape(-1)[self._at] = self._without_means(solution)
+        solution = self._factors.solve(self._closed.without_means(b))
+        self.x.reshape(-1)[self._at] = self._closed.without_means(solution)
 
     @property
     def unknowns(self) -> int:

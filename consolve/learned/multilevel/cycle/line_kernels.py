@@ -20,6 +20,7 @@ all of it again into each of its callers, and take ten times as long.
 from __future__ import annotations
 
 from functools import cache
+from threading import Lock
 
 from numba import cfunc, njit, types
 from numba.core.ccallback import CFunc
@@ -219,6 +220,7 @@ def _advance_lines(g, i, low, high, alpha, beta):
             rv.advance(g[B] + own, g[S] + own, g[T] + own, alpha, beta, vectors)
 
 
+_compiling = Lock()
 _SIGNATURES = {
     "sweep_lines": types.void(_RECORD, _INT, _INT, _INT, _INT, _INT, _F32),
     "restrict_lines": types.void(_RECORD, _RECORD, _F32, _INT, _INT, _INT, _INT),
@@ -229,9 +231,14 @@ _SIGNATURES = {
 }
 
 
-@cache
 def compiled() -> dict[str, CFunc]:
-    """The kernels by their names in a record, compiled."""
+    """The kernels by their names in a record, compiled: once, since records hold their addresses only."""
+    with _compiling:
+        return _compiled()
+
+
+@cache
+def _compiled() -> dict[str, CFunc]:
     functions = {f.__name__[1:]: f for f in (
         _sweep_lines, _restrict_lines, _join_lines, _prolong_lines, _product_lines, _advance_lines
     )}  # fmt: skip

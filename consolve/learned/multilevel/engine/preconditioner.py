@@ -22,6 +22,7 @@ from consolve.learned.multilevel.setup.hierarchy import (
     vanishes,
 )
 from consolve.pde.poisson.grid import GridOperator, as_volume
+from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.pde.poisson.uniform import UniformOperator
 
 
@@ -91,8 +92,7 @@ class MultilevelPreconditioner:
         self._builder = LevelBuilder(weights, self.threads)
         self._hierarchy: Hierarchy | None = None
         self._directions: GridDirections | None = None
-        self.group: NDArray[np.int32] | None = None
-        self.group_size: NDArray[np.int64] = np.empty(0, np.int64)
+        self.components = ClosedComponents.none()
         self.setups = 0
         self.update(operator)
 

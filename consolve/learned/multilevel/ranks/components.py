@@ -7,18 +7,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 
 from consolve.learned.multilevel.cycle.transfer import Transfer
 from consolve.pde.poisson import kernels
+from consolve.pde.poisson.null_space import closed_numbers
 
 _MOST_LABELS = 1 << 24
 """Labels travel between ranks as float32, which holds integers up to here."""
 
 
-def closed_components(
+def number_closed_components(
     comm: Any,
     faces: list[NDArray[np.float32]],
     fixed: NDArray[np.float32],
@@ -44,7 +43,7 @@ def closed_components(
     int32 volume on box and halo with the number of each own cell's closed component, -1 elsewhere; and how
     many closed components there are.  Collective.
     """
-    size, rank = (1, 0) if comm is None else (comm.size, comm.rank)
+    rank = 0 if comm is None else comm.rank
     labels = np.full(fixed.shape, -1, np.int32)
     has_dirichlet = np.empty(0, np.bool_)
     if fixed.size:
@@ -73,13 +72,9 @@ def closed_components(
     local = np.unique(np.concatenate(edges), axis=0)
     everyone = local if comm is None else np.concatenate(comm.allgather(local))
     dirichlet = has_dirichlet if comm is None else np.concatenate(comm.allgather(has_dirichlet))
-    total = int(start[size])
-    graph = sp.coo_matrix((np.ones(len(everyone)), everyone.T), (total, total))
-    count, component = connected_components(graph, directed=False)
-    is_open = np.bincount(component, dirichlet, minlength=count) > 0
-    number = np.where(is_open, -1, np.cumsum(~is_open) - 1).astype(np.int32)
-    lookup = np.append(number[component[start[rank] : start[rank + 1]]], np.int32(-1))
-    return lookup[labels].astype(np.int32), int((~is_open).sum())
+    number = closed_numbers(dirichlet, everyone)
+    lookup = np.append(number[start[rank] : start[rank + 1]], np.int32(-1))
+    return lookup[labels].astype(np.int32), int(number.max(initial=-1)) + 1
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from consolve.learned.multilevel.cycle.packing import is_packable
 from consolve.learned.multilevel.cycle.transfer import SplitArrays, Traffic, Transfer, VolumeArrays
 from consolve.learned.multilevel.engine.preconditioner import powers_of_two
 from consolve.learned.multilevel.format import Weights
-from consolve.learned.multilevel.ranks.components import closed_components
+from consolve.learned.multilevel.ranks.components import number_closed_components
 from consolve.learned.multilevel.ranks.exchange_kernels import box_around
 from consolve.learned.multilevel.ranks.level import DistributedLevel
 from consolve.learned.multilevel.ranks.partition import Partition, partition_of_rows
@@ -30,6 +30,7 @@ from consolve.learned.multilevel.ranks.row_exchange import RowExchange
 from consolve.learned.multilevel.setup import setup_kernels
 from consolve.learned.multilevel.setup.hierarchy import EXTREME, Hierarchy, LevelBuilder, LevelFacts, vanishes
 from consolve.pde.matrix.row_operator import RowOperator
+from consolve.pde.poisson.null_space import ClosedComponents
 
 GATHERED_CELLS = 32_768
 """Levels with at most so many cells go to one rank; boxes of under a quarter of it go to fewer ranks.  With
@@ -200,8 +201,8 @@ class DistributedMultilevel:
         fixed = self._volume(operator.dirichlet, 1 / self.scale)
         active = self._volume(operator.active, 1.0) > 0
         rows.set_active(active)
-        number, self.closed = closed_components(self.comm, faces, fixed, active, self._own, self._finest)
-        self._find_groups(number)
+        number, closed = number_closed_components(self.comm, faces, fixed, active, self._own, self._finest)
+        self._find_groups(number, closed)
         self._unknowns = int(self._sum(int(np.count_nonzero(operator.active))))
         self._entries = int(self._sum(operator.rows))
         self._build(faces, fixed, largest > 0 and self._all(_is_packable(faces, fixed, active)))
@@ -220,16 +221,15 @@ class DistributedMultilevel:
         self._finest.run(volume, volume)
         return volume
 
-    def _find_groups(self, number: NDArray[np.int32]) -> None:
-        """Closed component of each row, and the rows of each over all ranks."""
-        self.group: NDArray[np.int32] | None = None
-        self.group_size: NDArray[np.int64] = np.empty(0, np.int64)
-        if self.closed == 0:
+    def _find_groups(self, number: NDArray[np.int32], closed: int) -> None:
+        """The closed components of the rows, over all ranks."""
+        self.components = ClosedComponents.none()
+        if closed == 0:
             return
         assert self._rows is not None
-        self.group = np.empty(self._held.size, np.int32)
-        self._rows.from_volume(number, self.group)
-        self.group_size = self._sum(np.bincount(self.group[self.group >= 0], minlength=self.closed))
+        group = np.empty(self._held.size, np.int32)
+        self._rows.from_volume(number, group)
+        self.components = ClosedComponents.of_groups(group, closed, self.comm)
 
     def _build(self, faces: list[Any], fixed: NDArray, packed: bool) -> None:
         self._builder.extreme = False

@@ -164,7 +164,7 @@ def coarse_operator(code, start, place, part, theta, marked, ndim, gamma, net, f
     Parameters
     ----------
     code, start, place, part, theta, marked
-        As finest_kernels.level_kernels takes and leaves them.
+        As finest_kernels.finest_level_kernels takes and leaves them.
     gamma, net
         Scalar and face perceptron of the level class.
     """

@@ -197,7 +197,7 @@ def _own(keep, w0, w1, w2):
 
 
 @njit(**FAST)
-def level_kernels(
+def finest_level_kernels(
     code, start, place, part, ndim, linear, dropped, unit, cell_net, prolongation_net, theta, marked, relax,
     moves, c_first, c_end,
 ):  # fmt: skip

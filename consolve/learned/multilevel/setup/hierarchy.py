@@ -215,7 +215,7 @@ class LevelBuilder:
         np.multiply(level.part, scalars[1], out=theta)
         lines = coarse_shape[0] * coarse_shape[1]
         run_lines(
-            finest_kernels.level_kernels, lines, threads, code, *fixed, ndim, linear, dropped, unit,
+            finest_kernels.finest_level_kernels, lines, threads, code, *fixed, ndim, linear, dropped, unit,
             nets["cell"], nets["prolongation"], theta, marked, relax, moves,
         )  # fmt: skip
         coarse = [np.empty(coarse_shape, np.float32) for _ in range(3)]

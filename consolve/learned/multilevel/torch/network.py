@@ -149,7 +149,7 @@ class TorchMultilevel(nn.Module):
 
     # -- setup --------------------------------------------------------------------------------------
 
-    def setup(self, faces: Sequence[Tensor], dirichlet: Tensor) -> Hierarchy:
+    def setup(self, faces: Sequence[Tensor], dirichlet: Tensor) -> TorchHierarchy:
         """Every level's operator and kernels, from the operator of the finest one."""
         levels: list[Level] = []
         shape = tuple(dirichlet.shape[1:])
@@ -162,7 +162,7 @@ class TorchMultilevel(nn.Module):
             levels.append(level)
             faces, dirichlet = self._coarsen(level)
             shape = tuple(dirichlet.shape[1:])
-        return Hierarchy(self, levels, _dense_inverse(faces, dirichlet))
+        return TorchHierarchy(self, levels, _dense_inverse(faces, dirichlet))
 
     def _kernels(self, faces: list[Tensor], dirichlet: Tensor, factor: tuple[int, ...], lc: int) -> Level:
         """Smoother and prolongation weights of one level."""
@@ -292,7 +292,7 @@ class TorchMultilevel(nn.Module):
         return coarse_faces, coarse_dirichlet
 
 
-class Hierarchy:
+class TorchHierarchy:
     """All levels for one batch of operators: z = M r by a symmetric V-cycle."""
 
     def __init__(self, net: TorchMultilevel, levels: list[Level], coarsest_inverse: Tensor):

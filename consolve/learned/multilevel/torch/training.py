@@ -3,40 +3,42 @@
 The loss is the mean over a batch of ``log10(|r_K| / |r_0|) / K``: decimals per iteration of K steps of
 conjugate gradients preconditioned by the network, on random operators and right-hand sides.  No solution is
 ever needed.
-
-Every step draws its data from (seed, step) alone, so a resumed run continues exactly as an uninterrupted one.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
+import math
 import os
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from consolve.base.files import whole_file
+from consolve.learned.multilevel.card import model_card
 from consolve.learned.multilevel.format import Weights, save_weights
-from consolve.learned.multilevel.torch.network import Hierarchy, TorchMultilevel
+from consolve.learned.multilevel.torch.network import TorchHierarchy, TorchMultilevel
 from consolve.learned.training.domains import random_operator, random_right_hand_side, random_shape
+from consolve.learned.training.drawn import Drawn, DrawnTraining, chained
 from consolve.learned.training.operator import operator_tensors
-from consolve.learned.training.record import interrupts_deferred, plot_log, revision
+from consolve.learned.training.settings import RunSettings
+from consolve.learned.weights.file import check_count
+from consolve.pde.poisson.grid import GridOperator
 
-CHECKPOINT_VERSION = 1
+LEAST_CELLS = 64
 _VALIDATION_STREAM = 2**31
 """Steps from here on are never trained on: validation draws from them."""
+_FIRST_HASHED = ("ndim", "network", "sweeps", "hidden", "steps", "batch", "cells", "rate", "seed")
+"""Settings that `data_hash` begins with, in the order of the shipped files."""
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What a run depends on; a checkpoint resumes only with the same ones.
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(RunSettings):
+    """As `RunSettings`, the network, and what only its training has.
 
     Parameters
     ----------
@@ -48,14 +50,12 @@ class TrainingSettings:
         Red-black sweeps before and after the coarse correction.
     hidden
         Hidden units of the perceptrons (unused by ``mg``).
-    steps, batch
-        Optimiser steps, and operators in each.
     cells
-        Mean number of cells of a training grid; sizes vary by a factor of two either way.
+        Mean number of cells of a training grid; sizes vary by a factor of two either way.  0 means 96^2 or
+        28^3.
     rate
-        Peak learning rate of Adam for the scalars; the perceptrons take a fifth.
-    seed
-        Of initial weights and data.
+        Peak learning rate of Adam for the scalars; the perceptrons take a fifth.  It rises over 20 steps and
+        falls as a cosine to a fiftieth.
     """
 
     ndim: int
@@ -66,38 +66,27 @@ class TrainingSettings:
     batch: int = 2
     cells: int = 0
     rate: float = 0.02
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.ndim not in (2, 3):
             raise ValueError(f"ndim must be 2 or 3, got {self.ndim}")
         if self.network not in ("multilevel", "mg"):
             raise ValueError(f"network must be 'multilevel' or 'mg', got {self.network!r}")
-        for name in ("sweeps", "hidden", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate must lie in (0, 1), got {self.rate}")
+        check_count("sweeps", self.sweeps)
+        check_count("hidden", self.hidden)
+        if self.cells and self.cells < LEAST_CELLS:
+            raise ValueError(f"cells must be at least {LEAST_CELLS}, or 0 for the default, got {self.cells}")
+        if self.amp:
+            raise ValueError("the multilevel network has no convolutions to train in bfloat16: leave amp out")
 
     @property
     def mean_cells(self) -> int:
-        """``cells``, or the default of the dimension: 96^2 or 28^3."""
+        """``cells``, or the default of the dimension."""
         return self.cells or {2: 96**2, 3: 28**3}[self.ndim]
 
 
-@dataclass(frozen=True)
-class Progress:
-    """State of a run after a step, for callers that show it."""
-
-    step: int
-    steps: int
-    loss: float
-    smoothed_loss: float
-    validation: float | None
-    seconds: float
-
-
-def conjugate_gradients(hierarchy: Hierarchy, b: Tensor, steps: int) -> Tensor:
+def conjugate_gradients(hierarchy: TorchHierarchy, b: Tensor, steps: int) -> Tensor:
     """|r_k| / |b| for k = 1..steps of preconditioned conjugate gradients from zero, (steps, batch);
     differentiable."""
     view = [-1] + [1] * (b.ndim - 1)
@@ -124,207 +113,79 @@ def decimals_per_iteration(history: Tensor) -> Tensor:
     return (torch.log10(history[-1].clamp_min(1e-7)) / len(history)).mean()
 
 
-class Training:
-    """One run: weights, optimiser, checkpoint, log.
+class Training(DrawnTraining[Weights]):
+    """One run of the multilevel network; see `TrainingRun` and `DrawnTraining`.
 
     Parameters
     ----------
     settings
-        What to train.
+        What to train, and how.
     out
-        Weights file to write; beside it stand ``NAME.checkpoint.pt``, ``NAME.csv`` and ``NAME.png``.
-    device
-        ``cpu`` or ``cuda``.
-    resume
-        Continue from the checkpoint; an error if there is none or its settings differ.
-    command
-        How the run was started, for the record in the file.
-
-    Raises
-    ------
-    ValueError
-        For settings out of range, a checkpoint that does not fit, or a device that is not there.
+        Weights file to write.
+    options
+        ``device``, ``resume`` and ``command`` as of `TrainingRun`.
     """
 
-    def __init__(
-        self,
-        settings: TrainingSettings,
-        out: str | os.PathLike[str],
-        device: str = "cpu",
-        resume: bool = False,
-        command: str = "",
-    ):
-        self.settings, self.out, self.command = settings, Path(out), command
-        if not self.out.parent.is_dir() or not os.access(self.out.parent, os.W_OK):
-            raise ValueError(f"cannot write to {str(self.out.parent)!r}: no such directory, or not writable")
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError("device 'cuda' was asked for, but torch finds no CUDA device; use --device cpu")
-        self.device = torch.device(device)
+    loss_name = "decimals per iteration"
+    plot_sign = -1.0
+    score_name = "validation_log10_residual_per_iteration"
+    every = 100
+    stream = ()
+    settings: TrainingSettings
+
+    def __init__(self, settings: TrainingSettings, out: str | os.PathLike[str], **options: Any):
         torch.manual_seed(settings.seed)
         hidden = settings.hidden if settings.network == "multilevel" else 0
-        self.net = TorchMultilevel(settings.ndim, settings.sweeps, hidden).to(self.device)
+        net = TorchMultilevel(settings.ndim, settings.sweeps, hidden)
+        first = json.dumps({name: getattr(settings, name) for name in _FIRST_HASHED})
+        super().__init__(net, settings, hashlib.sha256(first.encode()).hexdigest(), out, **options)
+
+    def _optimiser(self) -> torch.optim.Optimizer:
         scalars = [p for name, p in self.net.named_parameters() if "net" not in name]
         perceptrons = [p for name, p in self.net.named_parameters() if "net" in name]
-        groups = [
-            {"params": scalars, "peak": settings.rate},
-            {"params": perceptrons, "peak": settings.rate / 5},
-        ]
-        self.optimiser = torch.optim.Adam([g for g in groups if g["params"]], lr=settings.rate)
-        self.step, self.seconds, self.smoothed = 0, 0.0, 0.0
-        self.best, self.best_tensors = float("inf"), self.net.tensors()
-        self.data_hash = hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()
-        if resume:
-            self._load_checkpoint()
-        else:
-            self._csv.unlink(missing_ok=True)
+        rate = self.settings.rate
+        groups = [{"params": scalars, "peak": rate}, {"params": perceptrons, "peak": rate / 5}]
+        return torch.optim.Adam([g for g in groups if g["params"]], lr=rate)
 
-    @property
-    def _checkpoint(self) -> Path:
-        return self.out.with_suffix(".checkpoint.pt")
-
-    @property
-    def _csv(self) -> Path:
-        return self.out.with_suffix(".csv")
-
-    def run(self, report: Callable[[Progress], None] | None = None, validate_every: int = 100) -> Weights:
-        """Train to the last step and write the weights; on Ctrl-C the checkpoint is written first.
-
-        The weights kept are those with the best validation loss.
-        """
-        try:
-            while self.step < self.settings.steps:
-                begin = time.perf_counter()
-                loss = self._train_step()
-                self.seconds += time.perf_counter() - begin
-                due = self.step % validate_every == 0 or self.step == self.settings.steps
-                validation = self._validate() if due else None
-                if due:
-                    self._log(loss, validation)
-                    self._save_checkpoint()
-                if report:
-                    p = Progress(
-                        self.step, self.settings.steps, loss, self.smoothed, validation, self.seconds
-                    )
-                    report(p)
-        except KeyboardInterrupt:
-            self._save_checkpoint()
-            raise
-        return self._finish()
-
-    def _batch(self, stream: int, shape: tuple[int, ...] | None = None) -> tuple[list, Tensor, int]:
-        """Operators, right-hand sides and unrolled steps of one step's data."""
-        rng = np.random.default_rng([self.settings.seed, stream])
-        cells = self.settings.mean_cells * float(np.exp(rng.uniform(-0.7, 0.7)))
-        shape = shape or random_shape(rng, self.settings.ndim, int(cells))
-        operators = [random_operator(rng, shape) for _ in range(self.settings.batch)]
-        b = np.stack([random_right_hand_side(rng, op) for op in operators])
-        most = 5 if self.settings.sweeps > 1 else 6
-        return operators, torch.from_numpy(b).to(self.device), int(rng.integers(3, most))
-
-    def _train_step(self) -> float:
-        operators, b, unrolled = self._batch(self.step)
-        digest = hashlib.sha256(self.data_hash.encode() + b.cpu().numpy().tobytes())
-        for op in operators:
-            digest.update(op.dirichlet.tobytes() + op.active.tobytes())
+    def _rate(self, peak: float) -> float:
         share = self.step / self.settings.steps
-        factor = min(1.0, (self.step + 1) / 20) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * share)))
-        for group in self.optimiser.param_groups:
-            group["lr"] = float(group["peak"] * factor)
-        hierarchy = self.net.setup(*operator_tensors(operators, self.device))
-        loss = decimals_per_iteration(conjugate_gradients(hierarchy, b, unrolled))
-        self.optimiser.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        value = float(loss.detach())
-        with interrupts_deferred():  # a step counts whole or not at all
-            if torch.isfinite(norm):
-                self.optimiser.step()
-            if np.isfinite(value):
-                self.smoothed = value if self.step == 0 else 0.98 * self.smoothed + 0.02 * value
-            self.data_hash = digest.hexdigest()
-            self.step += 1
-        return value
+        return peak * (min(1.0, (self.step + 1) / 20) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share))))
 
-    def _validate(self) -> float:
-        """Loss over eight batches that training never sees; remembers the best weights."""
-        with torch.no_grad():
-            losses = []
-            for q in range(8):
-                operators, b, _ = self._batch(_VALIDATION_STREAM + q)
-                hierarchy = self.net.setup(*operator_tensors(operators, self.device))
-                losses.append(float(decimals_per_iteration(conjugate_gradients(hierarchy, b, 4))))
-        value = float(np.mean(losses))
-        if value < self.best:
-            self.best, self.best_tensors = value, self.net.tensors()
-        return value
+    @property
+    def domain(self) -> dict[str, Any]:
+        return {"dim": self.settings.ndim, "domain": "random", "cells": self.settings.mean_cells}
 
-    def _log(self, loss: float, validation: float | None) -> None:
-        new = not self._csv.exists()
-        with open(self._csv, "a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["step", "seconds", "loss", "smoothed_loss", "validation_loss", "rate"])
-            rate = self.optimiser.param_groups[0]["lr"]
-            row = (
-                self.step,
-                f"{self.seconds:.1f}",
-                f"{loss:.4f}",
-                f"{self.smoothed:.4f}",
-                f"{validation:.4f}",
-            )
-            writer.writerow([*row, f"{rate:.2e}"])
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {"training": asdict(self.settings)}
 
-    def _save_checkpoint(self) -> None:
-        state = {
-            "version": CHECKPOINT_VERSION,
-            "settings": asdict(self.settings),
-            "net": self.net.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "smoothed": self.smoothed,
-            "best": self.best,
-            "best_tensors": {k: torch.from_numpy(v.copy()) for k, v in self.best_tensors.items()},
-            "data_hash": self.data_hash,
-        }
-        with whole_file(self._checkpoint) as part:
-            torch.save(state, part)
-
-    def _load_checkpoint(self) -> None:
-        if not self._checkpoint.is_file():
-            raise ValueError(f"nothing to resume: {str(self._checkpoint)!r} does not exist")
-        try:
-            state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
-        except Exception as error:
-            raise ValueError(f"{self._checkpoint}: not a readable checkpoint ({error})") from error
-        if state.get("version") != CHECKPOINT_VERSION or state.get("settings") != asdict(self.settings):
-            raise ValueError(
-                f"{self._checkpoint}: made with {state.get('settings')}, asked for {asdict(self.settings)}; "
-                "resume with the same settings, or start anew without --resume"
-            )
-        self.net.load_state_dict(state["net"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds, self.smoothed = state["step"], state["seconds"], state["smoothed"]
-        self.best, self.data_hash = state["best"], state["data_hash"]
-        self.best_tensors = {k: v.cpu().numpy() for k, v in state["best_tensors"].items()}
-
-    def _finish(self) -> Weights:
-        scores = {
-            "validation_log10_residual_per_iteration": round(self.best, 4),
-            "steps": self.step,
-            "training_seconds": round(self.seconds, 1),
-        }
-        record = {
-            "command": self.command,
-            "settings": json.dumps(asdict(self.settings)),
-            "seed": str(self.settings.seed),
-            "data_hash": self.data_hash,
-            "revision": revision(),
-            "scores": json.dumps(scores),
-        }
+    def _draw(self, rng: np.random.Generator) -> Drawn:
+        """Right-hand sides, and how many iterations to unroll."""
         s = self.settings
-        hidden = self.net.hidden
-        weights = Weights(s.ndim, s.sweeps, hidden, self.best_tensors, record, str(self.out))
+        cells = s.mean_cells * float(np.exp(rng.uniform(-0.7, 0.7)))
+        shape = random_shape(rng, s.ndim, int(cells))
+        operators = [random_operator(rng, shape) for _ in range(s.batch)]
+        b = np.stack([random_right_hand_side(rng, op) for op in operators])
+        return operators, b, int(rng.integers(3, 5 if s.sweeps > 1 else 6))
+
+    def _validation(self, q: int) -> Drawn:
+        operators, b, _ = self._draw(np.random.default_rng([self.settings.seed, _VALIDATION_STREAM + q]))
+        return operators, b, 4
+
+    def _chained(self, operators: list[GridOperator], field: NDArray[np.float32], number: int) -> str:
+        return chained(self.data_hash, operators, field)
+
+    def _loss_of(self, operators: list[GridOperator], field: NDArray[np.float32], number: int) -> Tensor:
+        hierarchy = self.net.setup(*operator_tensors(operators, self.device))
+        b = torch.from_numpy(field).to(self.device)
+        return decimals_per_iteration(conjugate_gradients(hierarchy, b, number))
+
+    def _weights(self, record: dict[str, str]) -> Weights:
+        s = self.settings
+        return Weights(s.ndim, s.sweeps, self.net.hidden, self.best_tensors, record, str(self.out))
+
+    def _save(self, weights: Weights) -> None:
         save_weights(weights, self.out)
-        plot_log(self._csv, self.out.with_suffix(".png"))
-        return weights
+
+    def _card(self, weights: Weights) -> str:
+        return model_card(weights)

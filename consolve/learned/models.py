@@ -1,7 +1,8 @@
-"""The networks that ``-pc_cnn_model`` chooses from."""
+"""The networks that ``-pc_cnn_model``, and ``model=`` of the front doors, choose from."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,30 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.collective import together
 from consolve.base.errors import MatrixError, OptionError
 from consolve.learned.dcdm.format import SHIPPED
+from consolve.learned.dcdm.model import GatheredDCDM, build_dcdm, is_dcdm
+from consolve.learned.multilevel.cycle.transfer import Traffic
+from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
+from consolve.learned.multilevel.format import Weights, load_weights
+from consolve.learned.multilevel.graph import choice as graph_choice
+from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
+from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel, UnservedGrid
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.grid import GridOperator
-from consolve.solvers.dcdm_model import GatheredDCDM, build_dcdm, is_dcdm
-from consolve.solvers.petsc.collective import together
+from consolve.pde.poisson.null_space import ClosedComponents
 
 MODELS = ("auto", "multilevel", "mg", *SHIPPED)
 """Names of ``-pc_cnn_model``; any other value is the path of a weights file."""
 
 DEFAULT = "multilevel"
 """What ``auto`` stands for."""
+GATHERED_CELLS = 32_768
+"""Default of ``-pc_cnn_gathered_cells``."""
+
+GRAPH_LINE = "multigrid on a graph, for thin walls, stretched cells or jumps"
+"""What the view says of it."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +51,16 @@ class Choice:
         Levels with at most so many cells go to one rank.
     precision, device
         Of torch; ``auto`` and ``cpu`` for networks that do without.
+    on_graph
+        A multilevel model works on a graph, as ``needs_graph`` says.
     """
 
     name: str
     threads: int
-    gathered_cells: int
+    gathered_cells: int = GATHERED_CELLS
     precision: str = "auto"
     device: str = "cpu"
+    on_graph: bool = False
 
 
 class Model(Protocol):
@@ -56,10 +72,8 @@ class Model(Protocol):
 
     cells: Any
     """C-order cell index of each entry; read again by ``update``."""
-    group: NDArray[np.int32] | None
-    """Closed component of each row, -1 for rows of none; None where not looked for, or there are none."""
-    group_size: NDArray[np.int64]
-    """Rows of each over all ranks."""
+    components: ClosedComponents
+    """Of the rows, as far as the model had to look for them."""
 
     @property
     def levels(self) -> Sequence[Any]:
@@ -79,20 +93,45 @@ class Model(Protocol):
         """Let go of what is not memory, such as requests of MPI."""
 
 
-def check_model_name(name: str) -> str:
-    """``name`` if it can be a model.
+def check_model_name(name: str | os.PathLike[str]) -> str:
+    """``name``, or the path of a file, as text, if it can be a model.
 
     Raises
     ------
     OptionError
         If it is neither a name in ``MODELS`` nor an existing file.
     """
+    name = os.fspath(name)
     if name not in MODELS and not Path(name).is_file():
         raise OptionError(
             f"no model and no file {name!r}; -pc_cnn_model takes {', '.join(MODELS)}, or a weights file "
             "FILE.h5 made by 'consolve train'"
         )
     return name
+
+
+def load_multilevel(model: str | os.PathLike[str], ndim: int) -> Weights:
+    """Weights of a multilevel network for grids of a dimension.
+
+    Raises
+    ------
+    OptionError
+        If the model is another network.
+    WeightsError
+        If its file cannot be used.
+    """
+    name = check_model_name(model)
+    if is_dcdm(name):
+        raise OptionError(
+            f"model {name!r} is a network in torch, expected auto, multilevel, mg or a weights file made by "
+            "'consolve train multilevel'"
+        )
+    return load_weights(DEFAULT if name == "auto" else name, ndim)
+
+
+def needs_graph(name: str, operator: GridOperator | RowOperator) -> bool:
+    """True where a model, by its name, and the operator of one process are for multigrid on a graph."""
+    return isinstance(operator, GridOperator) and graph_choice.needs_graph(name, operator)
 
 
 def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]) -> tuple[Model, str]:
@@ -104,9 +143,9 @@ def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]
     """
     if is_dcdm(choice.name):
         return build_dcdm(choice.name, operator, cells, choice.threads, choice.precision, choice.device)
-    from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
-
     weights, line = _load(choice, operator.ndim)
+    if choice.on_graph:
+        return GraphPreconditioner(operator, cells), GRAPH_LINE
     return MultilevelPreconditioner(operator, weights, cells), line
 
 
@@ -130,9 +169,6 @@ def build_distributed_model(
     -------
     As build_model.
     """
-    from consolve.learned.multilevel.cycle.transfer import Traffic
-    from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel, UnservedGrid
-
     with together(comm):
         of_dcdm = is_dcdm(choice.name)
     if of_dcdm if comm is None else all(comm.allgather(of_dcdm)):
@@ -148,13 +184,11 @@ def build_distributed_model(
             operator, weights, comm, choice.threads, choice.gathered_cells, Traffic(tag, event)
         )
     except UnservedGrid as error:
-        raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
+        raise MatrixError(str(error)) from None
     return model, line
 
 
-def _load(choice: Choice, ndim: int) -> tuple[Any, str]:
-    from consolve.learned.multilevel.format import load_weights
-
+def _load(choice: Choice, ndim: int) -> tuple[Weights, str]:
     name = DEFAULT if choice.name == "auto" else choice.name
     for option, value, only in (
         ("precision", choice.precision, ("auto", "float32")),
@@ -166,7 +200,7 @@ def _load(choice: Choice, ndim: int) -> tuple[Any, str]:
                 f"{', '.join(SHIPPED)}, or a file made by 'consolve train dcdm'), not for {name!r}: leave "
                 "the option out, or choose such a model"
             )
-    weights = load_weights(name, ndim)
+    weights = load_multilevel(name, ndim)
     return weights, f"{name}, {weights.parameters} parameters, weights {weights.digest}"
 
 

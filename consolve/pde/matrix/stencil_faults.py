@@ -7,13 +7,13 @@ import numpy as np
 from consolve.base.errors import MatrixError
 from consolve.pde.matrix import stencil_kernels as kernels
 from consolve.pde.matrix.grid_map import GridMap
-from consolve.solvers.matrix.local_matrix import LocalMatrix
+from consolve.pde.matrix.local_rows import LocalRows
 
 
 class RowFaults:
     """Errors about the rows of ``matrix``, whose columns lie in ``cells``; they name global rows."""
 
-    def __init__(self, matrix: LocalMatrix, grid: GridMap, cells: np.ndarray, sign: int) -> None:
+    def __init__(self, matrix: LocalRows, grid: GridMap, cells: np.ndarray, sign: int) -> None:
         self._matrix, self._grid, self._cells, self._sign = matrix, grid, cells, sign
 
     def error(self, row: int, fault: int, entry: int) -> MatrixError:
@@ -55,7 +55,8 @@ class RowFaults:
             return (
                 f"has {value} in {other}, which is not a neighbour: the matrix has no {stencil} stencil on "
                 f"the {size} (NX x NY...) grid of {self._grid.origin}; check the grid's sizes, their order, "
-                "and that rows number cells with x fastest; wider stencils need another PC: -pc_type gamg"
+                "and that rows number cells with x fastest; wider stencils and unstructured meshes need "
+                "another PC: -pc_type hypre or gamg"
             )
         if fault == kernels.POSITIVE_COUPLING:
             return (
@@ -64,8 +65,9 @@ class RowFaults:
             )
         if fault == kernels.NOT_SYMMETRIC:
             return (
-                f"has {value}, but {self._transposed(row, entry)}: the matrix is not symmetric; remove "
-                "one-sided boundary rows (MatZeroRowsColumns), or use a nonsymmetric solver"
+                f"has {value}, but {self._transposed(row, entry)}: the matrix is not symmetric, and PC cnn "
+                "is for symmetric ones; for this one use another PC, such as -pc_type hypre or gamg, and a "
+                "method for nonsymmetric systems, such as -ksp_type fgmres or bcgs"
             )
         total = sum(value for _, value in entries)
         return (

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from consolve.base.collective import together
 from consolve.base.errors import OptionError
 from consolve.learned.dcdm.format import SHIPPED, is_dcdm_file, load_dcdm_weights
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.grid import GridOperator
-from consolve.solvers.petsc.collective import together
+from consolve.pde.poisson.null_space import ClosedComponents, closed_numbers
 
 
 def is_dcdm(name: str) -> bool:
@@ -79,7 +79,7 @@ class GatheredDCDM:
         Names the weights.
     is_symmetric
         As of the network.
-    group, group_size
+    components
         See ``Model``.
     """
 
@@ -95,8 +95,7 @@ class GatheredDCDM:
         self._first: Any = None
         self.cells = operator.cells
         self.line, self.is_symmetric, self.bytes, self.description = "", False, 0, ""
-        self.group: NDArray[np.int32] | None = None
-        self.group_size: NDArray[np.int64] = np.empty(0, np.int64)
+        self.components = ClosedComponents.none()
         self.update(operator)
 
     def update(self, operator: RowOperator) -> None:
@@ -105,7 +104,7 @@ class GatheredDCDM:
         cells, active = self._gather(operator.cells), self._gather(operator.active.astype(np.uint8))
         faces = [self._gather(face) for face in operator.face_coefficient]
         dirichlet = self._gather(operator.dirichlet)
-        group, facts = np.empty(0, np.int32), None
+        closed, facts = ClosedComponents.none(), None
         with together(self._comm):
             if cells is not None:
                 whole, wrapped = grid_of_rows(operator.shape, cells, faces, dirichlet, active)
@@ -114,16 +113,16 @@ class GatheredDCDM:
                 else:
                     self._first.cells = cells
                     self._first.update(whole)
-                group = closed_components(whole, wrapped)[cells]
-                size = np.bincount(group[group >= 0])
+                closed = closed_rows(whole, wrapped, cells)
                 first = self._first
-                facts = self.line, first.is_symmetric, first.bytes, first.description, size
+                facts = self.line, first.is_symmetric, first.bytes, first.description, closed.size
         if self._comm is not None:
             facts = self._comm.bcast(facts)
         assert facts is not None
-        self.line, self.is_symmetric, self.bytes, self.description, self.group_size = facts
-        own = self._scatter(group, np.int32)
-        self.group = own if self.group_size.size else None
+        self.line, self.is_symmetric, self.bytes, self.description, size = facts
+        self.components = closed
+        if self._comm is not None and size.size:
+            self.components = ClosedComponents(self._scatter(closed.group, np.int32), size, self._comm)
 
     def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:
         """z = |r| f(r / |r|), |r| over all ranks; collective."""
@@ -183,22 +182,15 @@ def grid_of_rows(
     return GridOperator(tuple(volumes), spread(dirichlet), spread(active.astype(np.bool_))), wrapped
 
 
-def closed_components(operator: GridOperator, wrapped: list[NDArray[np.float64]]) -> NDArray[np.int32]:
-    """Number of each cell's closed component, -1 for cells of none; shape (cells,).
-
-    Parameters
-    ----------
-    operator, wrapped
-        As from ``grid_of_rows``.
-    """
+def closed_rows(
+    operator: GridOperator, wrapped: list[NDArray[np.float64]], cells: NDArray[np.integer]
+) -> ClosedComponents:
+    """The closed components of the rows in the given cells; operator and wrapped as from ``grid_of_rows``."""
     labels, closed = operator.components
-    edges = [np.empty((2, 0), np.int64)]
+    pairs = [np.empty((0, 2), np.int64)]
     for axis, face in enumerate(wrapped):
         layers = np.moveaxis(labels, axis, 0)
-        edges.append(np.stack([layers[-1][face > 0], layers[0][face > 0]]).astype(np.int64))
-    pairs = np.concatenate(edges, axis=1)
-    graph = sp.coo_matrix((np.ones(pairs.shape[1]), tuple(pairs)), (closed.size, closed.size))
-    count, joined = sp.csgraph.connected_components(graph, directed=False)
-    is_open = np.bincount(joined, ~closed, minlength=count) > 0
-    number = np.where(is_open, -1, np.cumsum(~is_open) - 1)[joined]
-    return np.append(number, -1).astype(np.int32)[labels.reshape(-1)]
+        pairs.append(np.stack([layers[-1][face > 0], layers[0][face > 0]], 1).astype(np.int64))
+    number = closed_numbers(~closed, np.concatenate(pairs))
+    group = np.append(number, np.int32(-1))[labels.reshape(-1)[cells]]
+    return ClosedComponents.of_groups(group, int(number.max(initial=-1)) + 1)

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.arrays import zeros
+from consolve.base.collective import raise_together
+from consolve.base.exchange import CellDirectory, Messages
 from consolve.pde.matrix import lump_kernels, regular_kernels, row_kernels, wrap_kernels
 from consolve.pde.matrix import stencil_kernels as kernels
+from consolve.pde.matrix.boundary_couplings import Couplings, couplings_to_boundary
 from consolve.pde.matrix.grid_map import GridMap
-from consolve.solvers.matrix.local_matrix import LocalMatrix
-from consolve.solvers.matrix.stencil_faults import RowFaults
-from consolve.solvers.petsc.collective import raise_together
-from consolve.solvers.petsc.exchange import CellDirectory, Messages
+from consolve.pde.matrix.local_rows import LocalRows
+from consolve.pde.matrix.stencil_faults import RowFaults
+from consolve.pde.poisson.null_space import ClosedComponents
 
 _LEAST_BALANCE = 0.25
 
@@ -36,8 +38,10 @@ class Rows:
     kind: NDArray[np.uint8]
     diagonal: NDArray[np.float64]
     sign: int
-    one_sided: bool = False
     is_exact: bool = True
+    is_loose: bool = False
+    """Some row has a negative row sum, which is taken as 0."""
+    boundary: Couplings | None = None
 
 
 class RowReader:
@@ -53,7 +57,7 @@ class RowReader:
         A row sum under this fraction of the diagonal is 0.
     """
 
-    def __init__(self, matrix: LocalMatrix, grid: GridMap, threshold: float) -> None:
+    def __init__(self, matrix: LocalRows, grid: GridMap, threshold: float) -> None:
         self._matrix, self._grid, self._threshold = matrix, grid, threshold
         self._comm = matrix.comm
         self._cells = matrix.with_ghosts(grid.cells)
@@ -77,10 +81,9 @@ class RowReader:
 
     def _read_regular(self) -> Rows | None:
         """The rows of a matrix without peculiarities; None if there are any on some rank."""
-        if self._comm is None and not any(self._grid.periodic):
-            return None  # read_regular_rows has tried
         rows = self._new_rows(self._agreed_sign(int(kernels.sign_of_diagonal(*self._matrix.own))))
-        fine = regular_kernels.read_regular(
+        read = regular_kernels.read_plain if rows.by_cell else regular_kernels.read_regular
+        fine = read(
             *self._csr, self._back, self._cells, *self._geometry(), rows.sign, self._threshold,
             *_volume(rows.faces), rows.dirichlet, rows.active, rows.kind, rows.diagonal,
             max(1, min(numba.get_num_threads(), self._matrix.rows // 1024)),
@@ -110,16 +113,36 @@ class RowReader:
         faults = [fault] if fault[0] >= 0 else []
         if positive_row >= 0 and not box:
             faults.append((positive_row, kernels.POSITIVE_COUPLING, positive_entry))
-        # An eliminated neighbour may have had a coupling of the diagonal's sign, where others have one; but a
-        # definite operator has 1' A 1 > 0.
-        if loose_row >= 0 and not (box and positive and total > -kernels.ROUND_OFF * size):
+        # Reactions of the wrong sign, as in Newton's matrices, and eliminated neighbours of a coupling of the
+        # diagonal's sign make row sums negative; but a definite operator has 1' A 1 > 0.
+        rows.is_loose = not self._everywhere(loose_row < 0)
+        least = -kernels.ROUND_OFF if box and positive else kernels.ROUND_OFF
+        if loose_row >= 0 and not total > least * size:
             faults.append((loose_row, kernels.NOT_DOMINANT, -1))
         raise_together(self._comm, self._faults.error(*min(faults)) if faults else None)
-        rows.one_sided = not self._everywhere(not one_sided)
+        if not self._everywhere(not one_sided):
+            rows.boundary = couplings_to_boundary(matrix, kind)
+        rows.is_exact = not (box or rows.is_loose)
         if box:
-            rows.is_exact = False
             self._lump(rows, kind)
         return rows
+
+    def refuse_closed(self, rows: Rows, closed: ClosedComponents) -> None:
+        """Refuse rows of negative sums that make a component indefinite: on one rank, 1' A 1 over a closed
+        component is the sum of them alone.
+
+        Raises
+        ------
+        MatrixError
+            About the lowest such row.
+        """
+        if not closed:
+            return
+        total = np.add.reduceat(np.append(self._matrix.own[2], 0.0), self._matrix.own[0][:-1])
+        loose = rows.sign * total < -kernels.DOMINANCE_TOLERANCE * np.abs(rows.diagonal)
+        wrong = np.flatnonzero(loose & (closed.group >= 0))
+        if wrong.size:
+            raise self._faults.error(int(wrong[0]), kernels.NOT_DOMINANT, -1)
 
     def _new_rows(self, sign: int) -> Rows:
         grid = self._grid
