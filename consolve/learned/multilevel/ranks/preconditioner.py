@@ -94,7 +94,9 @@ class DistributedMultilevel:
         self._builder = LevelBuilder(weights, threads)
         flat = operator.ndim == 2
         self.shape: tuple[int, int, int] = (1, *operator.shape) if flat else operator.shape  # type: ignore[assignment]
-        self._periodic: Periodic = (False, *operator.periodic) if flat else operator.periodic  # type: ignore[assignment]
+        flags = (False, *operator.periodic) if flat else operator.periodic
+        # A single cell has no face to itself, so such an axis is as good as one that ends.
+        self._periodic: Periodic = tuple(p and n > 1 for p, n in zip(flags, self.shape))  # type: ignore[assignment]
         self._rows: RowExchange | None = None
         self._tail: Hierarchy | DirectSolve | None = None
         self._levels: list[DistributedLevel] = []
@@ -237,10 +239,12 @@ class DistributedMultilevel:
             following = self._levels[number + 1 : number + 2]
             target = following[0].volume_layout if following else self._plain
             shape = (0, 0, 0) if target is None else target.shape
-            faces = [np.zeros((1, 1, 1), np.float32)] * 3
-            for axis, n in enumerate(level.partition.halved().shape):
-                if n > 1:
-                    faces[axis] = zeros(shape, np.float32)
+            cells = level.partition.halved().shape
+            faces = [zeros(shape, np.float32) for _ in range(3)]
+            if cells[0] == 1:
+                faces[0] = np.zeros((1, 1, 1), np.float32)
+            for axis in range(3):
+                if cells[axis] > 1:
                     level.move_operator(coarse[axis], faces[axis])
             fixed = zeros(shape, np.float32)
             level.move_operator(coarse_fixed, fixed)
@@ -259,10 +263,7 @@ class DistributedMultilevel:
             self._tail.clear()
         else:
             self._tail = Hierarchy(self._builder, shape, packed, len(self._levels))
-        whole_faces = [f if f.shape == fixed.shape else np.zeros(fixed.shape, np.float32) for f in faces]
-        if fixed.shape[0] == 1:
-            whole_faces[0] = np.zeros((1, 1, 1), np.float32)
-        self._tail.build(whole_faces, fixed, check=False)
+        self._tail.build(faces, fixed, check=False)
 
     def _sum(self, value: Any) -> Any:
         return value if self.comm is None else self.comm.allreduce(value)

@@ -133,6 +133,8 @@ class LevelBuilder:
         """
         level_class, shape, ndim = min(number, LEVEL_CLASSES - 1), fixed.shape, self.weights.ndim
         nets, tensors = self._nets[level_class], self.weights.tensors
+        # The kernels skip the first axis alone where it has one cell: those of the others read zeros.
+        assert all(f.shape == shape for f in (faces if shape[0] > 1 else faces[1:]))
         inverse, share, theta = (np.empty(shape, np.float32) for _ in range(3))
         irregular = np.ones(shape, np.bool_)
         threads = self.threads if fixed.size >= cycle_kernels.SERIAL_CELLS else 1
