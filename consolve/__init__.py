@@ -23,6 +23,7 @@ consolve.solvers
 
 from typing import TYPE_CHECKING, Any
 
+import consolve.moved  # noqa: F401  (old addresses of modules)
 from consolve.base.version import __version__ as __version__
 
 if TYPE_CHECKING:

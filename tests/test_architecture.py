@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAYERS = ("base", "pde", "learned", "solvers", "api", "bench", "plugin", "commands", "cli")
+LAYERS = ("moved", "base", "pde", "learned", "solvers", "api", "bench", "plugin", "commands", "cli")
 """Each may import those before it, and itself."""
 MOST_MODULES, MOST_FOLDERS = 20, 3
 
