@@ -16,6 +16,8 @@ from types import ModuleType
 from typing import Any
 
 MODULES = {
+    "errors": "base.errors",
+    "solvers.errors": "base.errors",
     "pde.grid": "pde.poisson.grid",
     "pde.domains": "pde.poisson.domains",
     "pde.right_hand_sides": "pde.poisson.right_hand_sides",

@@ -229,7 +229,7 @@ def _solved_truly(
     """
     solution, record = solver.solve(mat, b, start, times)
     for _ in range(MOST_RESTARTS):
-        if record.reason.startswith("DIVERGED") or not _misses(solver.ksp, mat, record, b, solution):
+        if record.reason.startswith("DIVERGED") or not _misses(solver, mat, record, b, solution):
             break
         solution, more = solver.solve(mat, b, solution, times)
         record = replace(
@@ -240,22 +240,24 @@ def _solved_truly(
         )
     if record.reason.startswith("DIVERGED"):
         raise NotConverged(record.reason, record.iterations, record.relative_residual)
-    if _misses(solver.ksp, mat, record, b, solution):
+    if _misses(solver, mat, record, b, solution):
         advice = "its residual has drifted from the true one: use ksp 'cg' or 'dcd', or a larger rtol"
         raise NotConverged(record.reason, record.iterations, record.relative_residual, advice)
     return solution, record
 
 
 def _misses(
-    ksp: PETSc.KSP, mat: PETSc.Mat, record: SolveRecord, b: NDArray[np.float64], x: NDArray[np.float64]
+    solver: _Solver, mat: PETSc.Mat, record: SolveRecord, b: NDArray[np.float64], x: NDArray[np.float64]
 ) -> bool:
     """The true residual is above the tolerance, and above what rounding of A x leaves."""
+    ksp: Any = solver.ksp
+    scale = solver.scale
     rtol, atol = ksp.getTolerances()[:2]
-    norm = float(np.linalg.norm(b))
+    norm = float(np.linalg.norm(scale * b))
     if not norm > 0 or ksp.getNormType() == PETSc.KSP.NormType.NONE:
         return False
     rounding = 4 * np.finfo(np.float64).eps * mat.norm(PETSc.NormType.NORM_INFINITY)
-    allowed = max(rtol, atol / norm) * 1.0001 + rounding * float(np.linalg.norm(x)) / norm
+    allowed = max(rtol, scale * atol / norm) * 1.0001 + rounding * float(np.linalg.norm(scale * x)) / norm
     return record.relative_residual > allowed
 
 

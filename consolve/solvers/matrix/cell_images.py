@@ -142,7 +142,14 @@ def open_image(path: str | Path) -> Iterator[tuple[tuple[int, ...], Reader]]:
     except (SystemFileError, MatrixError):
         raise
     except Exception as error:  # damaged archives raise whatever their reader trips over
-        raise SystemFileError(f"{path}: cannot be read ({error}); write it again") from error
+        locked = "unable to lock" in str(error)
+        advice = (
+            "another program has it open, or the file system has no locks: close it there, or set "
+            "HDF5_USE_FILE_LOCKING=FALSE"
+            if locked
+            else "write it again"
+        )
+        raise SystemFileError(f"{path}: cannot be read ({error}); {advice}") from error
 
 
 @contextmanager
