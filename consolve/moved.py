@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import spec_from_loader
+from importlib.util import find_spec, spec_from_loader
 from types import ModuleType
 from typing import Any
 
@@ -103,7 +103,8 @@ class _Grown(Loader):
         self._loader.exec_module(module)
 
         def __getattr__(name: str) -> Any:
-            for place in () if name.startswith("_") else self._places:
+            own = name.startswith("_") or find_spec(f"{module.__name__}.{name}") is not None
+            for place in () if own else self._places:
                 found = getattr(import_module(place), name, None)
                 if found is not None:
                     _warn(f"{module.__name__}.{name}", f"{place}.{name}")

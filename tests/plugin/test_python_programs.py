@@ -78,15 +78,21 @@ def test_consolve_that_cannot_be_imported_is_an_error(options, run_program, tmp_
     assert "cannot import consolve.solvers: ImportError: broken on purpose" in done.err
 
 
+_FAILED = ctypes.CFUNCTYPE(None)(lambda: None)
+"""What the plugin calls when a method has failed."""
+
+
 def test_petsc_of_another_precision_is_refused(monkeypatch):
     from petsc4py import PETSc
 
     from consolve.plugin.start import start
 
     address = ctypes.cast(ctypes.CDLL(PETSc.__file__).PetscInitialize, ctypes.c_void_p).value
-    assert start(address) is None
+    assert start(address, ctypes.cast(_FAILED, ctypes.c_void_p).value) is None
     monkeypatch.setattr(PETSc, "ScalarType", np.complex128)
-    assert "computes in complex128; consolve needs one for float64" in start(address)
+    assert "computes in complex128; consolve needs one for float64" in start(
+        address, ctypes.cast(_FAILED, ctypes.c_void_p).value
+    )
 
 
 DOLFINX = """

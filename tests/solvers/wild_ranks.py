@@ -18,6 +18,7 @@ petsc4py.init(["wild", "-options_left", "no"])
 from mpi4py import MPI  # noqa: E402
 from petsc4py import PETSc  # noqa: E402
 
+from consolve.learned.weights.file import folder  # noqa: E402
 from consolve.solvers import attach_grid  # noqa: E402
 
 COMM = MPI.COMM_WORLD
@@ -122,7 +123,8 @@ def solve(boundary, storage, shape, method):
     factor = {"negative": -3.0, "small": 1e-9}.get(storage, 1.0)
     matrix = factor * matrix
     natural, sizes, da = numbering(storage, shape, comm)
-    context = {"pc_cnn_gathered_cells": "40"}
+    # By its file, the network serves every operator: on one rank as on many.
+    context = {"pc_cnn_gathered_cells": "40", "pc_cnn_model": str(folder() / f"multilevel-{len(shape)}d.h5")}
     if storage == "mask":
         if boundary == "holes":
             keep = np.flatnonzero(np.diff(matrix.indptr) > 1)

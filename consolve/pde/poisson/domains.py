@@ -393,7 +393,10 @@ _BUILDERS: dict[str, Callable[[Shape, np.random.Generator], Image]] = {
 }
 _NUMBERED = ("bubbles", "lognormal", "flat", "stretched")
 
-_BYTES = {"box": 1, "pockets": 1, "porous": 8, "two-phase": 9, "bubbles": 9, "lognormal": 25}
+_BYTES = {
+    "box": 1, "pockets": 1, "flat": 1, "baffles": 2, "porous": 8, "two-phase": 9, "bubbles": 9,
+    "lognormal": 25,
+}  # fmt: skip
 """Bytes per cell that making an image takes at least at one time; 6 for those not named (image, labels of
 regions, and which of them stay)."""
 
