@@ -29,7 +29,7 @@ def test_a_module_is_found_at_its_old_address(before):
         "from consolve.learned.weights import load_weights, WeightsError",
         "from consolve.learned.multilevel import MultilevelPreconditioner",
         "from consolve.pde.flow import Flow",
-        "from consolve.learned.weights import file, reader; from consolve.learned.weights import load_weights",
+        "from consolve.learned.weights import reader; from consolve.learned.weights import load_weights",
     ],
 )
 def test_names_of_modules_that_are_packages_now(statement):
