@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -20,10 +20,12 @@ from consolve.learned.multilevel.engine.grid_directions import GridDirections
 from consolve.learned.multilevel.engine.grid_iteration import iterate
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner, powers_of_two
 from consolve.learned.multilevel.graph.choice import needs_graph
-from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
 from consolve.pde.poisson.grid import GridOperator, as_volume
 from consolve.pde.poisson.uniform import UniformOperator
 from consolve.pde.poisson.uniform_residual import residual
+
+if TYPE_CHECKING:
+    from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
 
 
 @dataclass(frozen=True)
@@ -109,17 +111,24 @@ class GridSolver:
         self.operator = given
         self._closed = given.is_singular
         on_graph = needs_graph(self.model, given)
-        kind = GraphPreconditioner if on_graph else MultilevelPreconditioner
-        if not isinstance(self._network, kind) or self._shape != operator.shape:
+        kept = self._network
+        if (
+            kept is None
+            or on_graph is isinstance(kept, MultilevelPreconditioner)
+            or self._shape != operator.shape
+        ):
             cells = np.arange(operator.active.size, dtype=np.int32)
             self._network = None  # its memory is free before the next is taken
-            if on_graph:
+            kept = None
+            if on_graph:  # its kernels are compiled only here
+                from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
+
                 self._network = GraphPreconditioner(given, cells, self.threads)
                 self._network.flexible = True
             else:
                 self._network = MultilevelPreconditioner(given, self._weights, cells, self.threads)
         else:
-            self._network.update(given)
+            kept.update(given)
         self._shape = operator.shape
 
     @property

@@ -19,7 +19,6 @@ from consolve.learned.multilevel.cycle.transfer import Traffic
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.learned.multilevel.format import Weights, load_weights
 from consolve.learned.multilevel.graph import choice as graph_choice
-from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
 from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel, UnservedGrid
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.grid import GridOperator
@@ -144,7 +143,9 @@ def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]
     if is_dcdm(choice.name):
         return build_dcdm(choice.name, operator, cells, choice.threads, choice.precision, choice.device)
     weights, line = _load(choice, operator.ndim)
-    if choice.on_graph:
+    if choice.on_graph:  # its kernels are compiled only here
+        from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
+
         return GraphPreconditioner(operator, cells), GRAPH_LINE
     return MultilevelPreconditioner(operator, weights, cells), line
 
