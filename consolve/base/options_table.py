@@ -111,6 +111,10 @@ def _file(text: str) -> str | None:
     return text or None
 
 
+def _sweeps(text: str) -> int | None:
+    return None if text == "auto" else whole_number(0)(text)
+
+
 def _threads(text: str) -> int:
     import numba
 
@@ -171,6 +175,14 @@ CNN = (
         "cpu",
         "of networks in torch: cpu, cuda, or cuda:N",
         _device,
+    ),
+    Option(
+        "pc_cnn_smooth",
+        "N",
+        "auto",
+        "Gauss-Seidel sweeps with the matrix before and after the network; auto: 1 where the network's grid "
+        "only comes near to the matrix (9- and 27-point stencils, meshes), else 0",
+        _sweeps,
     ),
 )
 """Of ``-pc_type cnn``."""

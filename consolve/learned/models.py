@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,13 @@ from consolve.learned.multilevel.format import Weights, load_weights
 from consolve.learned.multilevel.graph import choice as graph_choice
 from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel, UnservedGrid
 from consolve.pde.matrix.row_operator import RowOperator
+from consolve.pde.matrix.stencil import Stencil
+from consolve.pde.mesh.rows import MeshRows
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
+
+if TYPE_CHECKING:
+    from consolve.learned.auxiliary.gauss_seidel import GaussSeidel
 
 MODELS = ("auto", "multilevel", "mg", *SHIPPED)
 """Names of ``-pc_cnn_model``; any other value is the path of a weights file."""
@@ -52,6 +57,9 @@ class Choice:
         Of torch; ``auto`` and ``cpu`` for networks that do without.
     on_graph
         A multilevel model works on a graph, as ``needs_graph`` says.
+    smooth
+        Gauss-Seidel sweeps with the matrix, before and after the network; None: one where the grid's operator
+        is not the matrix, else none.
     """
 
     name: str
@@ -60,6 +68,7 @@ class Choice:
     precision: str = "auto"
     device: str = "cpu"
     on_graph: bool = False
+    smooth: int | None = None
 
 
 class Model(Protocol):
@@ -187,6 +196,39 @@ def build_distributed_model(
     except UnservedGrid as error:
         raise MatrixError(str(error)) from None
     return model, line
+
+
+def build_mesh_model(choice: Choice, rows: MeshRows) -> tuple[Model, str]:
+    """Build a network for the points of a mesh; collective.
+
+    Returns
+    -------
+    As build_model.
+    """
+    from consolve.learned.auxiliary.mesh_model import MeshModel  # its kernels are compiled only here
+
+    comm = rows.matrix.comm
+    with together(comm):
+        if is_dcdm(choice.name):
+            raise OptionError(
+                f"-pc_cnn_model {choice.name} needs rows that number the cells of a grid, and this matrix is "
+                "that of a mesh: use auto, multilevel or mg"
+            )
+        if choice.smooth == 0:
+            raise OptionError("-pc_cnn_smooth 0: a mesh needs one Gauss-Seidel sweep at least")
+        _, line = _load(choice, rows.points.shape[1])
+    sweeps = 1 if choice.smooth is None else choice.smooth
+    return MeshModel(rows, lambda operator, cells: build_model(choice, operator, cells)[0], sweeps), line
+
+
+def build_smoother(choice: Choice, stencil: Stencil) -> GaussSeidel | None:
+    """Sweeps with the matrix around a network, where its grid's operator is not the matrix; collective."""
+    if stencil.rows is None or choice.smooth == 0 or is_dcdm(choice.name):
+        return None
+    from consolve.learned.auxiliary.gauss_seidel import GaussSeidel
+
+    with together(stencil.rows.matrix.comm):
+        return GaussSeidel(stencil.rows, sweeps=choice.smooth or 1)
 
 
 def _load(choice: Choice, ndim: int) -> tuple[Weights, str]:

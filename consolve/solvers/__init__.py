@@ -18,7 +18,7 @@ with without_traps():  # importing Numba raises floating-point exceptions
     )
     from consolve.solvers.ksp_dcd import KSPDCD
     from consolve.solvers.matrix.assembly import assemble_matrix
-    from consolve.solvers.matrix.attached import attach_grid
+    from consolve.solvers.matrix.attached import attach_grid, attach_points
     from consolve.solvers.pc_cnn import PCCNN
     from consolve.solvers.petsc.registration import register
     from consolve.solvers.pressure import PressureSolver, SolveRecord, SystemSolution, solve_system
@@ -36,6 +36,7 @@ __all__ = [
     "SystemSolution",
     "assemble_matrix",
     "attach_grid",
+    "attach_points",
     "register",
     "solve_system",
 ]

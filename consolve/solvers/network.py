@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -16,16 +16,22 @@ from consolve.learned.models import (
     Choice,
     Model,
     build_distributed_model,
+    build_mesh_model,
     build_model,
+    build_smoother,
     cycle_flops,
     needs_graph,
 )
 from consolve.pde.matrix.stencil import Stencil
+from consolve.pde.mesh.rows import MeshRows
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.petsc import events
 from consolve.solvers.petsc.device_vectors import shared_tensors
 from consolve.solvers.petsc.versions import PETSc, call, handle
+
+if TYPE_CHECKING:
+    from consolve.learned.auxiliary.gauss_seidel import GaussSeidel
 
 _LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE")
 """Where MPI's launchers tell how many ranks this machine runs."""
@@ -56,6 +62,7 @@ class Network:
         self.weights_line = ""
         self._model: Model | None = None
         self._built_as: tuple[Any, ...] | None = None
+        self._smoother: GaussSeidel | None = None
         self._projected: NDArray[np.float64] = np.empty(0)
 
     def set_up(self, pc: PETSc.PC, comm: Any, stencil: Stencil, choice: Choice) -> None:
@@ -83,6 +90,7 @@ class Network:
             self._forget()
             return
         choice = replace(choice, on_graph=needs_graph(choice.name, operator))
+        self._smoother = None  # its memory is free before the next is built
         built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic
         if self._built_as != built_as or self._model is None:
             self._forget()  # its memory is free before the next is built
@@ -99,8 +107,34 @@ class Network:
         else:
             self._model.cells = stencil.grid.cells
             self._model.update(operator)
+        self._smoother = build_smoother(choice, stencil)
         self._flops = cycle_flops(self._model) / (1 if comm is None else comm.size)
         self._find_closed_components(stencil)
+
+    def set_up_mesh(self, comm: Any, rows: MeshRows, choice: Choice) -> None:
+        """Build, or update, the model that was chosen for the matrix of a mesh; collective.
+
+        Parameters
+        ----------
+        comm
+            mpi4py communicator, or None: one rank.
+        rows
+            What the local rows say.
+        choice
+            What the options say.
+        """
+        own = rows.matrix.rows
+        facts = np.array([own - rows.diagonal_rows.size, own])
+        totals = facts if comm is None else comm.allreduce(facts)
+        self.unknowns, self.rows = int(totals[0]), int(totals[1])
+        self.components = ClosedComponents.none()
+        self._forget()
+        if self.unknowns == 0:
+            return
+        self._model, self.weights_line = build_mesh_model(choice, rows)
+        self.components = self._model.components
+        if self.components and self._projected.size != own:
+            self._projected = np.empty(own)
 
     def _find_closed_components(self, stencil: Stencil) -> None:
         operator = stencil.operator
@@ -122,7 +156,10 @@ class Network:
             self.components.remove(source, self._projected)
             source = self._projected
         if self._model is not None:
-            self._model.apply(source, target)
+            if self._smoother is None:
+                self._model.apply(source, target)
+            else:
+                self._smoother.apply(source, target, self._model.apply)
             events.log_flops(self.flops)
         if self.components:
             self.components.remove(target, target)
@@ -151,7 +188,7 @@ class Network:
 
     def _forget(self) -> None:
         self.close()
-        self._model, self._built_as, self._flops = None, None, 0.0
+        self._model, self._built_as, self._flops, self._smoother = None, None, 0.0, None
 
     def close(self) -> None:
         """Let go of what is not memory."""
@@ -161,7 +198,8 @@ class Network:
     @property
     def flops(self) -> float:
         """Of one application, on this rank: an estimate."""
-        return getattr(self._model, "flops", self._flops)
+        smoothing = 0.0 if self._smoother is None else self._smoother.flops
+        return getattr(self._model, "flops", self._flops) + smoothing
 
     @property
     def is_symmetric(self) -> bool:

@@ -18,6 +18,9 @@ option                    default        meaning
 -pc_cnn_precision NAME    auto           of networks in torch: float32, bfloat16, or auto, which is
                                          float32
 -pc_cnn_device NAME       cpu            of networks in torch: cpu, cuda, or cuda:N
+-pc_cnn_smooth N          auto           Gauss-Seidel sweeps with the matrix before and after the
+                                         network; auto: 1 where the network's grid only comes near
+                                         to the matrix (9- and 27-point stencils, meshes), else 0
 ========================  =============  ===========================================================
 """
 
@@ -25,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +42,13 @@ from consolve.learned.models import GATHERED_CELLS, Choice, Model, check_model_n
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.matrix.stencil_kernels import scale_entries
+from consolve.pde.mesh.rows import MeshRows, read_mesh
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.grid_route import GridRoute
+from consolve.solvers.matrix.attached import CELLS, attached_points
 from consolve.solvers.matrix.boundary_rows import BoundaryRows
 from consolve.solvers.matrix.find_grid import find_grid
+from consolve.solvers.matrix.local_matrix import LocalMatrix, as_aij
 from consolve.solvers.matrix.stencil import check_matrix, read_stencil
 from consolve.solvers.network import Network, default_threads, mpi_communicator
 from consolve.solvers.petsc import events, live_contexts
@@ -77,10 +82,10 @@ class PCCNN:
 
     Attributes
     ----------
-    model, grid, mask, threads, gathered_cells, precision, device
+    model, grid, mask, threads, gathered_cells, precision, device, smooth
         As the options ``-pc_cnn_*``; a change takes effect at the next ``setUp``.
     coordinates
-        (local rows, dim), from PCSetCoordinates.
+        (local rows, dim), from PCSetCoordinates.  What ``attach_points`` gave to the matrix comes first.
     setups
         Number of times that the network was set up or updated.
     """
@@ -92,6 +97,7 @@ class PCCNN:
         self.threads: int | None = None
         self.gathered_cells = GATHERED_CELLS
         self.precision, self.device = "auto", "cpu"
+        self.smooth: int | None = None
         self.coordinates: NDArray[np.float64] | None = None
         self._served = Network()
         self.setups = 0
@@ -106,7 +112,7 @@ class PCCNN:
         self._served.close()
         self._served = Network()
         self._comm: Any = None
-        self._stencil: Stencil | None = None
+        self._stencil: Stencil | MeshRows | None = None
         self._release_petsc()
 
     def _release_petsc(self) -> None:
@@ -163,22 +169,37 @@ class PCCNN:
         try:
             check_matrix(pmat)
             self._comm = mpi_communicator(pmat)
-            grid = find_grid(pmat, pc.getDM(), self.grid, self.mask, self.coordinates)
-            stencil = read_stencil(pmat, grid, singular=self._null_space is not None)
             with together(self._comm):
                 name = check_model_name(self.model)
+            stencil = self._read(pmat, pc.getDM())
             threads = self.threads or default_threads()
-            choice = Choice(name, threads, self.gathered_cells, self.precision, self.device)
+            options = self.gathered_cells, self.precision, self.device, False, self.smooth
             with limited_to(threads):
-                self._served.set_up(pc, self._comm, stencil, choice)
+                if isinstance(stencil, MeshRows):
+                    self._served.set_up_mesh(self._comm, stencil, Choice(name, threads, *options))
+                else:
+                    self._served.set_up(pc, self._comm, stencil, Choice(name, threads, *options))
         except MatrixError as error:
             raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
         if stencil.boundary is not None:
             rows, inverse = stencil.diagonal_rows, stencil.diagonal_inverse
             self._boundary = BoundaryRows(pmat, stencil.boundary, rows, inverse)
-        self._stencil = replace(stencil, operator=None)  # its arrays have done their work
+        self._stencil = stencil.without_matrix()  # its arrays have done their work
         self._state = pmat.stateGet()
         self.setups += 1
+
+    def _read(self, pmat: PETSc.Mat, dm: PETSc.DM | None) -> Stencil | MeshRows:
+        """What a matrix says of a grid, or of a mesh where the points of its rows are known and no grid's."""
+        singular = self._null_space is not None
+        points = attached_points(pmat)
+        points = self.coordinates if points is None else points
+        try:
+            grid = find_grid(pmat, dm, self.grid, self.mask, points)
+            return read_stencil(pmat, grid, singular)
+        except MatrixError:
+            if points is None or self.grid or self.mask or pmat.query(CELLS):
+                raise
+        return read_mesh(LocalMatrix(as_aij(pmat)), points, singular)
 
     @reported
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
@@ -259,8 +280,9 @@ class PCCNN:
         stencil, model = self._stencil, self._served.model
         amat, pmat = pc.getOperators()
         if (
-            stencil is None
+            not isinstance(stencil, Stencil)
             or not stencil.is_exact
+            or self.smooth
             or stencil.boundary is not None
             or not isinstance(model, MultilevelPreconditioner)
             or amat.handle != pmat.handle
@@ -287,11 +309,14 @@ class PCCNN:
         if self._stencil is None:
             yield f"model {self.model}, not set up"
             return
-        network, grid = self._served, self._stencil.grid
-        size = " x ".join(map(str, grid.shape[::-1]))
-        around = [name for name, p in zip("xyz", grid.periodic[::-1]) if p]
-        periodic = f", periodic along {', '.join(around)}" if around else ""
-        yield f"grid {size} (NX x NY...) from {grid.origin}{periodic}"
+        network, grid = self._served, getattr(self._stencil, "grid", None)
+        if grid is None:
+            yield "mesh, from the points of the rows"
+        else:
+            size = " x ".join(map(str, grid.shape[::-1]))
+            around = [name for name, p in zip("xyz", grid.periodic[::-1]) if p]
+            periodic = f", periodic along {', '.join(around)}" if around else ""
+            yield f"grid {size} (NX x NY...) from {grid.origin}{periodic}"
         rest = network.rows - network.unknowns
         yield f"rows {network.rows}: {network.unknowns} in the network, {rest} without couplings"
         yield f"closed components {len(network.components)}"

@@ -11,6 +11,7 @@ from consolve.base.collective import raise_together
 from consolve.base.errors import InconsistentRightHandSide, OptionError
 from consolve.base.messages import warn
 from consolve.pde.matrix.stencil import Stencil
+from consolve.pde.mesh.rows import MeshRows
 from consolve.solvers.network import Network
 from consolve.solvers.petsc.versions import PETSc
 
@@ -115,7 +116,9 @@ def refuse_unfit_method(ksp: PETSc.KSP, network: Network) -> None:
     )
 
 
-def start_with_boundary_values(ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, stencil: Stencil) -> bool:
+def start_with_boundary_values(
+    ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, stencil: Stencil | MeshRows
+) -> bool:
     """Let a symmetric method begin with x_i = b_i / a_ii in the rows that have a diagonal only.
 
     Where other rows couple to such a row (MatZeroRows) the matrix is not symmetric, and neither is PC cnn.
@@ -144,7 +147,7 @@ def start_with_boundary_values(ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, stenc
 
 def check_system(
     b: PETSc.Vec,
-    stencil: Stencil,
+    stencil: Stencil | MeshRows,
     network: Network,
     has_null_space: bool,
     comm: Any,
@@ -193,7 +196,7 @@ def _largest(b: PETSc.Vec, comm: Any) -> float:
     return float(comm.allreduce(largest, MPI.MAX))
 
 
-def _check_empty_rows(b: PETSc.Vec, stencil: Stencil) -> None:
+def _check_empty_rows(b: PETSc.Vec, stencil: Stencil | MeshRows) -> None:
     values = b.array_r
     empty = stencil.diagonal_rows[stencil.diagonal_inverse == 0]
     if empty.size and values[empty].any():

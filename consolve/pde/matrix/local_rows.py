@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -67,10 +68,18 @@ class LocalRows:
 
     def with_ghosts(self, values: NDArray) -> NDArray:
         """Values of the local rows, and after them those of the ghosts from their owners; collective."""
+        ghosts = self.values_of_ghosts()
+        return values if ghosts is None else np.concatenate((values, ghosts(values)))
+
+    def values_of_ghosts(self) -> Callable[[NDArray], NDArray] | None:
+        """A collective function: values of the local rows -> those of the ghosts; None on one rank.
+
+        It does not hold the matrix.
+        """
         if self.comm is None:
-            return values
+            return None
         messages, rows = self._requests
-        return np.concatenate((values, messages.answer(values[rows])))
+        return lambda values: messages.answer(values[rows])
 
     def transposed_entries(self) -> NDArray[np.float64]:
         """For each entry of ``others`` in row i, column j: the entry of row j, column i, 0 if there is none.

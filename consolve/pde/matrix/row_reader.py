@@ -14,6 +14,7 @@ from consolve.base.exchange import CellDirectory, Messages
 from consolve.pde.matrix import lump_kernels, regular_kernels, row_kernels, wrap_kernels
 from consolve.pde.matrix import stencil_kernels as kernels
 from consolve.pde.matrix.boundary_couplings import Couplings, couplings_to_boundary
+from consolve.pde.matrix.coupled_rows import CoupledRows
 from consolve.pde.matrix.grid_map import GridMap
 from consolve.pde.matrix.local_rows import LocalRows
 from consolve.pde.matrix.stencil_faults import RowFaults
@@ -42,6 +43,8 @@ class Rows:
     is_loose: bool = False
     """Some row has a negative row sum, which is taken as 0."""
     boundary: Couplings | None = None
+    box: CoupledRows | None = None
+    """What was lumped."""
 
 
 class RowReader:
@@ -125,6 +128,7 @@ class RowReader:
         rows.is_exact = not (box or rows.is_loose)
         if box:
             self._lump(rows, kind)
+            rows.box = CoupledRows(matrix, kind, rows.diagonal, sign)
         return rows
 
     def refuse_closed(self, rows: Rows, closed: ClosedComponents) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
@@ -13,6 +13,7 @@ from consolve.base.errors import MatrixError
 from consolve.pde.matrix import stencil_kernels as kernels
 from consolve.pde.matrix import uniform_rows as uniform_kernels
 from consolve.pde.matrix.boundary_couplings import Couplings
+from consolve.pde.matrix.coupled_rows import CoupledRows
 from consolve.pde.matrix.grid_map import GridMap
 from consolve.pde.matrix.local_rows import LocalRows
 from consolve.pde.matrix.row_operator import RowOperator
@@ -50,6 +51,8 @@ class Stencil:
     boundary
         Couplings to diagonal-only rows (Dirichlet rows kept by MatZeroRows), on all ranks if any has some:
         A is then not symmetric.
+    rows
+        Where A has a box stencil: its rows, for sweeps with A itself.
     """
 
     operator: GridOperator | RowOperator | None
@@ -59,6 +62,11 @@ class Stencil:
     diagonal_inverse: NDArray[np.float64]
     is_exact: bool = False
     boundary: Couplings | None = None
+    rows: CoupledRows | None = None
+
+    def without_matrix(self) -> Stencil:
+        """Of what is held, that which is good when the matrix has changed."""
+        return replace(self, operator=None, rows=None)
 
     @property
     def one_sided(self) -> bool:
@@ -111,7 +119,7 @@ def read_stencil(matrix: LocalRows, grid: GridMap, singular: bool = False) -> St
     else:
         cells = rows.grid.cells.astype(np.int64, copy=False)
         operator = RowOperator(shape, periodic, cells, rows.faces, rows.dirichlet, rows.active)
-    facts = rows.is_exact, rows.boundary
+    facts = rows.is_exact, rows.boundary, rows.box
     return Stencil(operator, rows.grid, rows.sign, diagonal_rows, inverse, *facts)
 
 

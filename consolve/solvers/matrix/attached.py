@@ -1,17 +1,20 @@
-"""Grids that are attached to a matrix."""
+"""Grids and points that are attached to a matrix."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consolve.pde.poisson.grid import GridOperator
-from consolve.solvers.petsc.versions import PETSc, row_range
+from consolve.solvers.petsc.versions import PETSc, row_range, wrap_pointer
 
 CELLS, SHAPE = "consolve_cells", "consolve_shape"
 """Names of the index sets that ``attach_grid`` composes with a matrix."""
+POINTS = "consolve_points"
+"""Name of the vector that ``attach_points`` composes with a matrix."""
 
 
 def attach_grid(
@@ -63,6 +66,67 @@ def attach_grid(
     as_index_set = PETSc.IS().createGeneral
     mat.compose(CELLS, as_index_set(np.ascontiguousarray(cells, PETSc.IntType), comm=mat.comm))
     mat.compose(SHAPE, as_index_set(np.array(shape[::-1], PETSc.IntType), comm=PETSc.COMM_SELF))
+
+
+def attach_points(mat: PETSc.Mat, points: Any) -> None:
+    """Tell ``-pc_type cnn`` at which points the rows of ``mat`` lie, as ``PCSetCoordinates`` does.
+
+    Composes a vector ``consolve_points`` with the matrix: x, y[, z] of each local row, as a C program can by
+    ``PetscObjectCompose``.
+
+    Parameters
+    ----------
+    mat
+        Any matrix of scalar unknowns; on several ranks each gives the points of its own rows.
+    points
+        (local rows, 2 or 3), or a function space of DOLFINx with one unknown a point.
+
+    Raises
+    ------
+    ValueError
+        If there is not one point of real, finite coordinates for each local row.
+    """
+    if hasattr(points, "tabulate_dof_coordinates"):
+        points = _points_of_space(points)
+    array, rows = np.asarray(points), mat.getLocalSize()[0]
+    if (
+        array.ndim != 2
+        or len(array) != rows
+        or array.shape[1] not in (1, 2, 3)
+        or array.dtype.kind not in "fiu"
+    ):
+        raise ValueError(
+            f"points are {array.dtype}{array.shape}, the matrix has {rows} local rows: expected real numbers "
+            f"of shape ({rows}, 2) or ({rows}, 3)"
+        )
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+        raise ValueError(f"the point of local row {row} is {array[row]}; coordinates must be finite")
+    vector = PETSc.Vec().create(mat.comm)
+    vector.setSizes((array.size, PETSc.DETERMINE), array.shape[1])
+    vector.setType(PETSc.Vec.Type.STANDARD)
+    vector.array_w[:] = array.reshape(-1)
+    mat.compose(POINTS, vector)
+
+
+def attached_points(mat: PETSc.Mat) -> NDArray[np.float64] | None:
+    """What ``attach_points`` attached, (local rows, dim); None if nothing is."""
+    held = mat.query(POINTS)
+    if not held:
+        return None
+    vector = wrap_pointer("Vec", held.handle)
+    return vector.array_r.reshape(-1, vector.getBlockSize()).copy()
+
+
+def _points_of_space(space: Any) -> NDArray[np.float64]:
+    """The points of this rank's unknowns of a DOLFINx function space."""
+    dofs, size = space.dofmap, space.dofmap.index_map_bs
+    if size > 1:
+        raise ValueError(
+            f"the function space has {size} unknowns a point, and PC cnn solves scalar equations: solve each "
+            "component by itself, or split the system (-pc_type fieldsplit with -fieldsplit_pc_type cnn)"
+        )
+    return space.tabulate_dof_coordinates()[: dofs.index_map.size_local, : space.mesh.geometry.dim]
 
 
 def size_of(shape: tuple[int, ...]) -> str:

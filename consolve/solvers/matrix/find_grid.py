@@ -20,11 +20,11 @@ from consolve.base.errors import MatrixError, OptionError
 from consolve.base.exchange import first_shared_cell
 from consolve.base.options_table import parse_grid
 from consolve.pde.matrix.grid_map import GridMap
+from consolve.pde.mesh.tensor_grid import cells_of_points
 from consolve.solvers.matrix.attached import CELLS, SHAPE, size_of
 from consolve.solvers.matrix.cell_images import fluid_cells
 from consolve.solvers.matrix.infer_grid import infer_grid
 from consolve.solvers.matrix.local_matrix import communicator
-from consolve.solvers.matrix.tensor_grid import cells_of_points
 from consolve.solvers.petsc.versions import PETSc, row_range, wrap_pointer
 
 

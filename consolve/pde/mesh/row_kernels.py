@@ -1,0 +1,103 @@
+"""Numba kernels that read the rows of a mesh's matrix.
+
+The six arrays of a matrix are row pointers, columns and values of this rank's columns, then of ghosts (one
+pointer: none), as in LocalRows.  Ghosts are numbered after the local rows in ``kind`` and ``diagonal``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from consolve.base.jit import STRICT
+from consolve.pde.matrix.stencil_kernels import (
+    COUPLED,
+    NO_DIAGONAL,
+    NOT_DOMINANT,
+    NOT_SYMMETRIC,
+    SOUND,
+    SYMMETRY_TOLERANCE,
+    WRONG_SIGN,
+    entry_of,
+)
+
+NEGLIGIBLE = 1e-10
+"""Entries under this fraction of the diagonal may differ from their transposed ones."""
+_CHUNKS = 64
+
+
+@njit(inline="always")
+def _fault(value, back, a_ii, a_jj):
+    """Of a coupling, beside its transposed entry and both diagonals."""
+    size = max(abs(value), abs(back))
+    if abs(value - back) > SYMMETRY_TOLERANCE * size + NEGLIGIBLE * a_ii:
+        return NOT_SYMMETRIC
+    if size > np.sqrt(a_ii) * np.sqrt(a_jj) * (1 + SYMMETRY_TOLERANCE):
+        return NOT_DOMINANT
+    return SOUND
+
+
+@njit(parallel=True, **STRICT)
+def check_rows(
+    own_start, own_column, own_value, ghost_start, ghost_column, ghost_value, back, kind, diagonal, sign,
+    round_off, row_sum,
+):  # fmt: skip
+    """Fill ``row_sum``, 0 where it is round-off, and find the lowest row at fault.
+
+    Returns
+    -------
+    (row, fault, entry): the row is -1 if there is none.
+    """
+    rows = own_start.size - 1
+    ghosts = ghost_start.size > 1
+    found = np.full((_CHUNKS, 3), rows, np.int64)
+    for chunk in prange(_CHUNKS):
+        for row in range(rows * chunk // _CHUNKS, rows * (chunk + 1) // _CHUNKS):
+            row_sum[row] = 0.0
+            if kind[row] != COUPLED:
+                continue
+            fault, entry = SOUND, -1
+            a_ii = sign * diagonal[row]
+            if a_ii <= 0:
+                fault = NO_DIAGONAL if a_ii == 0 else WRONG_SIGN
+            total, size = 0.0, 0.0
+            for q in range(own_start[row], own_start[row + 1]):
+                j = own_column[q]
+                if own_value[q] == 0 or kind[j] != COUPLED:
+                    continue
+                total += own_value[q]
+                size += abs(own_value[q])
+                if fault == SOUND and j != row:
+                    back_value = entry_of(own_start, own_column, own_value, j, row)
+                    fault = _fault(own_value[q], back_value, a_ii, sign * diagonal[j])
+                    entry = q
+            if ghosts:
+                for q in range(ghost_start[row], ghost_start[row + 1]):
+                    j = rows + ghost_column[q]
+                    if ghost_value[q] == 0 or kind[j] != COUPLED:
+                        continue
+                    total += ghost_value[q]
+                    size += abs(ghost_value[q])
+                    if fault == SOUND:
+                        fault = _fault(ghost_value[q], back[q], a_ii, sign * diagonal[j])
+                        entry = own_value.size + q
+            if abs(total) > round_off * size:
+                row_sum[row] = sign * total
+            if fault != SOUND and found[chunk, 0] == rows:
+                found[chunk, 0], found[chunk, 1], found[chunk, 2] = row, fault, entry
+    first = np.argmin(found[:, 0])
+    return (found[first, 0] if found[first, 0] < rows else -1), found[first, 1], found[first, 2]
+
+
+@njit(**STRICT)
+def sum_distances(own_start, own_column, own_value, kind, place, sums):
+    """Add |x_i - x_j| along each axis over couplings j < i of this rank, and at the end their number."""
+    for row in range(own_start.size - 1):
+        if kind[row] != COUPLED:
+            continue
+        for q in range(own_start[row], own_start[row + 1]):
+            j = own_column[q]
+            if j < row and own_value[q] != 0 and kind[j] == COUPLED:
+                for axis in range(place.shape[1]):
+                    sums[axis] += abs(place[row, axis] - place[j, axis])
+                sums[-1] += 1
