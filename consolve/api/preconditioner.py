@@ -19,7 +19,9 @@ from consolve.base.threads import checked_threads, limited_to
 from consolve.learned.models import (
     Choice,
     build_distributed_model,
+    build_mesh_model,
     build_model,
+    build_smoother,
     check_model_name,
     needs_graph,
 )
@@ -29,6 +31,7 @@ from consolve.pde.matrix.local_rows import real_csr, rows_of_csr
 from consolve.pde.matrix.placement import LOOKED_FOR, LOOKED_FOR_LATTICE, Place, find_placement, given_place
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.matrix.stencil import Stencil, read_stencil
+from consolve.pde.mesh.rows import MeshRows, read_points
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
 
@@ -43,9 +46,10 @@ class Preconditioner(LinearOperator):
     Attributes
     ----------
     operator
-        What the matrix was read as: a GridOperator, or a RowOperator where the grid is periodic.
+        What the matrix was read as: a GridOperator, or a RowOperator where the grid is periodic; None for the
+        points of a mesh.
     grid
-        Its shape.
+        Its shape; of the grid that was laid over the points of a mesh.
     model
         Name of the network.
     threads
@@ -60,11 +64,14 @@ class Preconditioner(LinearOperator):
         place: Place | None,
         model: str | os.PathLike[str],
         threads: int | None,
+        points: NDArray[np.floating] | None = None,
     ) -> None:
         self.model, self.threads, self.setups = check_model_name(model), checked_threads(threads), 0
         self._lock = threading.RLock()
-        self._given = place
+        self._given, self._points = place, points
         self._network: Any = None
+        self._smoother: Any = None
+        self.operator: GridOperator | RowOperator | None = None
         self._built_as: tuple[bool, int, bool] = False, 0, False
         self._set_up(A)
         rows = A.unknowns if isinstance(A, GridOperator) else A.shape[0]
@@ -82,29 +89,49 @@ class Preconditioner(LinearOperator):
 
     def _set_up(self, A: Any) -> None:
         if isinstance(A, GridOperator):
-            place: Place = A.shape, A.cells
             nonzeros = None
             grid = GridMap(A.shape, A.cells, "the operator")
-            read = Stencil(A, grid, 1, np.empty(0, np.int32), np.empty(0))
+            read: Stencil | MeshRows = Stencil(A, grid, 1, np.empty(0, np.int32), np.empty(0))
         else:
             csr = real_csr(A)
-            place = self._given or _inferred(csr)
             nonzeros = csr.nnz
-            shape, cells = place
-            grid = GridMap(shape, np.ascontiguousarray(cells, np.int32), "the grid that was given")
-            read = read_stencil(rows_of_csr(csr), grid)
+            read = self._read_rows(csr)
             if read.one_sided:
                 _warn_of_one_sided(read)
         self._take(read, nonzeros)
 
-    def _take(self, read: Stencil, nonzeros: int | None) -> None:
-        assert read.operator is not None
-        shape, cells = read.grid.shape, read.grid.cells
-        self.operator, self.grid, self._read, self._nonzeros = read.operator, shape, read, nonzeros
-        self._unknowns = int(np.count_nonzero(read.operator.active))
+    def _read_rows(self, csr: sp.csr_matrix) -> Stencil | MeshRows:
+        if self._points is not None:
+            return read_points(rows_of_csr(csr), self._points)
+        shape, cells = self._given or _inferred(csr)
+        grid = GridMap(shape, np.ascontiguousarray(cells, np.int32), "the grid that was given")
+        return read_stencil(rows_of_csr(csr), grid)
+
+    def _take(self, read: Stencil | MeshRows, nonzeros: int | None) -> None:
+        self._read, self._nonzeros, self._smoother = read, nonzeros, None
         with limited_to(self.threads):
-            self._set_up_network(read.operator, np.ascontiguousarray(cells, np.int32))
+            if isinstance(read, MeshRows):
+                self._set_up_mesh(read)
+            else:
+                self._set_up_grid(read)
         self.setups += 1
+
+    def _set_up_mesh(self, rows: MeshRows) -> None:
+        self._network, self._line = build_mesh_model(self._choice(False), rows)
+        self._built_as = False, 0, False
+        self.operator, self.grid = None, self._network.grid.shape
+        self._unknowns = rows.matrix.rows - rows.diagonal_rows.size
+        self._closed = self._network.components
+
+    def _choice(self, on_graph: bool) -> Choice:
+        return Choice(self.model, self.threads or numba.get_num_threads(), on_graph=on_graph)
+
+    def _set_up_grid(self, read: Stencil) -> None:
+        assert read.operator is not None
+        self.operator, self.grid = read.operator, read.grid.shape
+        self._unknowns = int(np.count_nonzero(read.operator.active))
+        self._set_up_network(read.operator, np.ascontiguousarray(read.grid.cells, np.int32))
+        self._smoother = build_smoother(self._choice(False), read)
 
     def _set_up_network(self, operator: GridOperator | RowOperator, cells: NDArray[np.int32]) -> None:
         on_graph = needs_graph(self.model, operator)
@@ -113,7 +140,7 @@ class Preconditioner(LinearOperator):
             self._network.cells = cells
             self._network.update(operator)
         else:
-            choice = Choice(self.model, self.threads or numba.get_num_threads(), on_graph=on_graph)
+            choice = self._choice(on_graph)
             if isinstance(operator, RowOperator):
                 self._network, self._line = build_distributed_model(choice, operator, None, 0, nullcontext())
             else:
@@ -132,7 +159,10 @@ class Preconditioner(LinearOperator):
         source = self._closed.without_means(r)
         if self._network is not None and self._unknowns:
             with self._lock, limited_to(self.threads):
-                self._network.apply(source, z)
+                if self._smoother is None:
+                    self._network.apply(source, z)
+                else:
+                    self._smoother.apply(source, z, self._network.apply)
             z = self._closed.without_means(z)
         if self._read.sign < 0:
             np.negative(z, out=z)
@@ -141,7 +171,7 @@ class Preconditioner(LinearOperator):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Set up anew: compiled kernels hold addresses of this process's memory."""
-        return _again, (self._read, self._nonzeros, self._given, self.model, self.threads)
+        return _again, (self._read, self._nonzeros, self._given, self.model, self.threads, self._points)
 
     def _adjoint(self) -> Preconditioner:
         return self
@@ -155,8 +185,9 @@ class Preconditioner(LinearOperator):
 
     @property
     def bytes(self) -> int:
-        """Memory of all levels."""
-        return self._network.bytes if self._network is not None else 0
+        """Memory of all levels, and of sweeps around them."""
+        held = self._network.bytes if self._network is not None else 0
+        return held + (0 if self._smoother is None else self._smoother.bytes)
 
     def grid_complexity(self) -> float:
         """Unknowns of all levels over those of the finest."""
@@ -189,18 +220,19 @@ def aspreconditioner(
     grid: Sequence[int] | None = None,
     mask: ArrayLike | None = None,
     cells: ArrayLike | None = None,
+    points: ArrayLike | None = None,
     model: str | os.PathLike[str] = "auto",
     threads: int | None = None,
 ) -> Preconditioner:
     """A preconditioner M ~ A^-1 for the Krylov methods of SciPy.
 
-    Without PETSc.  5-, 7-, 9- and 27-point stencils, with periodic axes.
+    Without PETSc.  5-, 7-, 9- and 27-point stencils, with periodic axes, and meshes.
 
     Parameters
     ----------
     A
-        Symmetric matrix of a Poisson operator on a structured grid: SciPy sparse matrix or array, dense
-        array, or GridOperator.
+        Symmetric matrix of a Poisson operator on a structured grid or a mesh: SciPy sparse matrix or array,
+        dense array, or GridOperator.
     grid
         Shape of the grid, last axis fastest: (NY, NX) or (NZ, NY, NX).  Rows number all its cells in C order,
         or else ``cells``.
@@ -208,6 +240,8 @@ def aspreconditioner(
         Cell-type image (0 fluid, 1 solid, 2 air): rows number its fluid cells in C order.
     cells
         C-order cell index of each row; with ``grid``.
+    points
+        (n, 2) or (n, 3): the point of each row of a mesh, x, y[, z].
     model
         ``auto``, ``multilevel``, ``mg`` (the classical twin), ``dcdm-deep`` (in torch), or the path of a
         weights file of such a network.
@@ -236,9 +270,13 @@ def aspreconditioner(
     0
     """
     rows = A.unknowns if isinstance(A, GridOperator) else np.shape(A)[0]
-    if isinstance(A, GridOperator) and not (grid is None and mask is None and cells is None):
-        raise ValueError("a GridOperator has a grid of its own: give no grid, mask or cells")
-    return Preconditioner(A, given_place(rows, grid, mask, cells), model, threads)
+    of_grid = not (grid is None and mask is None and cells is None)
+    if isinstance(A, GridOperator) and (of_grid or points is not None):
+        raise ValueError("a GridOperator has a grid of its own: give no grid, mask, cells or points")
+    if of_grid and points is not None:
+        raise ValueError("points are given with grid, mask or cells: give one")
+    where = None if points is None else np.array(points)
+    return Preconditioner(A, given_place(rows, grid, mask, cells), model, threads, where)
 
 
 def _inferred(csr: sp.csr_matrix) -> Place:
@@ -247,24 +285,31 @@ def _inferred(csr: sp.csr_matrix) -> Place:
         raise ValueError(
             f"the grid of this matrix of {csr.shape[0]} rows cannot be read from its pattern: {LOOKED_FOR}, "
             f"{LOOKED_FOR_LATTICE}; give grid=(NY, NX) or (NZ, NY, NX), the image mask= whose fluid cells "
-            "the rows number, or grid= and cells=, the cell of each row"
+            "the rows number, grid= and cells=, the cell of each row, or points=, the point of each row of a mesh"
         )
     return placement.shape, placement.cells
 
 
 def _again(
-    read: Stencil, nonzeros: int | None, given: Place | None, model: str, threads: int | None
+    read: Stencil | MeshRows,
+    nonzeros: int | None,
+    given: Place | None,
+    model: str,
+    threads: int | None,
+    points: NDArray[np.floating] | None,
 ) -> Preconditioner:
     """What `Preconditioner.__reduce__` describes."""
     new = Preconditioner.__new__(Preconditioner)
     new.model, new.threads, new.setups = model, threads, 0
     new._lock, new._given, new._network, new._built_as = threading.RLock(), given, None, (False, 0, False)
+    new._points = points
     new._take(read, nonzeros)
-    LinearOperator.__init__(new, np.dtype(np.float64), (read.grid.cells.size,) * 2)
+    rows = read.matrix.rows if isinstance(read, MeshRows) else read.grid.cells.size
+    LinearOperator.__init__(new, np.dtype(np.float64), (rows, rows))
     return new
 
 
-def _warn_of_one_sided(read: Stencil) -> None:
+def _warn_of_one_sided(read: Stencil | MeshRows) -> None:
     row = int(read.diagonal_rows[0])
     warnings.warn(
         f"the matrix is not symmetric: row {row}, and maybe others, has no couplings, but other rows couple "

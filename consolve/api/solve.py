@@ -22,7 +22,7 @@ from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.matrix.assembly import (
     matrix_from_csr,
 )
-from consolve.solvers.matrix.attached import CELLS, attach_grid
+from consolve.solvers.matrix.attached import CELLS, attach_grid, attach_points
 from consolve.solvers.matrix.cell_images import read_cell_types
 from consolve.solvers.matrix.find_grid import find_grid
 from consolve.solvers.matrix.infer_grid import infer_grid
@@ -47,8 +47,8 @@ class SolveInfo:
     records
         One :class:`SolveRecord` for each right-hand side.
     grid
-        Shape of the grid on which the rows lie, in NumPy's order; None where another preconditioner than
-        ``cnn`` was chosen and no grid given.
+        Shape of the grid on which the rows lie, in NumPy's order; None where they lie at ``points``, or where
+        another preconditioner than ``cnn`` was chosen and no grid given.
     """
 
     records: tuple[SolveRecord, ...]
@@ -78,6 +78,7 @@ def solve(
     grid: Sequence[int] | None = None,
     mask: ArrayLike | str | Path | None = None,
     cells: ArrayLike | None = None,
+    points: ArrayLike | None = None,
     rtol: float = 1e-6,
     atol: float = 0.0,
     maxiter: int | None = None,
@@ -90,14 +91,14 @@ def solve(
     """Solve A x = b until ``|b - A x| <= max(rtol |b|, atol)``, in float64, by PETSc with ``-pc_type cnn``.
 
     Where the rows lie on a grid is told by ``grid``, ``mask`` or ``cells``; without them it is read from the
-    matrix's own pattern, see ``infer_grid``.
+    matrix's own pattern, see ``infer_grid``.  Rows of a mesh, such as finite elements have, need ``points``.
 
     Parameters
     ----------
     A
-        Symmetric matrix of a Poisson operator on a structured grid: a SciPy sparse matrix or array, a dense
-        array, a PETSc matrix on one rank, or a GridOperator.  Integers and float32 are taken as they are;
-        row sums of float32 matrices that are 0 to single precision count as 0.
+        Symmetric matrix of a Poisson operator on a structured grid or a mesh: a SciPy sparse matrix or array,
+        a dense array, a PETSc matrix on one rank, or a GridOperator.  Integers and float32 are taken as they
+        are; row sums of float32 matrices that are 0 to single precision count as 0.
     b
         (n,), (n, k) for k systems, or for a GridOperator the shape of its grid (then so is x, 0 where cells
         are not active).
@@ -108,6 +109,8 @@ def solve(
         Cell-type image (0 fluid, 1 solid, 2 air), or the path of one: rows number its fluid cells in C order.
     cells
         C-order cell index of each row; with ``grid``.
+    points
+        (n, 2) or (n, 3): the point of each row, x, y[, z].
     rtol, atol
         Tolerances of the residual norm.
     maxiter
@@ -142,7 +145,7 @@ def solve(
         If the true residual does not reach the tolerance; the error holds ``reason``, ``iterations`` and
         ``relative_residual``.
     ValueError
-        If the shapes of A, b, x0, mask and cells do not fit, or b or x0 is not finite.
+        If the shapes of A, b, x0, mask, cells and points do not fit, or b, x0 or points are not finite.
 
     Examples
     --------
@@ -162,14 +165,19 @@ def solve(
             raise ValueError(f"x0 has shape {np.shape(x0)}, b {np.shape(b)}; expected the same")
     words = _option_words(ksp, model, rtol, atol, maxiter, options)
     image = read_cell_types(mask) if isinstance(mask, str | Path) else mask
-    place = given_place(system.csr.shape[0], grid, image, cells) or system.place
+    place = given_place(system.csr.shape[0], grid, image, cells)
+    if points is not None and (place is not None or system.operator is not None):
+        raise ValueError("points are given for rows that have a grid: give points, or grid, mask or cells")
+    place = system.place if place is None and points is None else place
     if right.size == 0:
         return system.shaped(right, b), SolveInfo((), None if place is None else place[0])
     right = np.column_stack([system.closed.consistent(column) for column in right.T])
     mat, _ = matrix_from_csr(system.csr, system.closed)
     solver = _Solver(words, "solve_")
     try:
-        if place is None and parse_options(words)["pc_type"] == "cnn":
+        if points is not None:
+            attach_points(mat, points)
+        elif place is None and parse_options(words)["pc_type"] == "cnn":
             found = infer_grid(mat)
             place = found.shape, found.cells
         if place is not None:

@@ -42,7 +42,7 @@ from consolve.learned.models import GATHERED_CELLS, Choice, Model, check_model_n
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.matrix.stencil_kernels import scale_entries
-from consolve.pde.mesh.rows import MeshRows, read_mesh
+from consolve.pde.mesh.rows import MeshRows, fits_grid, read_mesh
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.solvers.grid_route import GridRoute
 from consolve.solvers.matrix.attached import CELLS, attached_points
@@ -193,11 +193,13 @@ class PCCNN:
         singular = self._null_space is not None
         points = attached_points(pmat)
         points = self.coordinates if points is None else points
+        has_grid = bool(self.grid or self.mask or pmat.query(CELLS))
         try:
-            grid = find_grid(pmat, dm, self.grid, self.mask, points)
-            return read_stencil(pmat, grid, singular)
+            stencil = read_stencil(pmat, find_grid(pmat, dm, self.grid, self.mask, points), singular)
+            if points is None or has_grid or fits_grid(stencil, pmat.getSize()[0]):
+                return stencil
         except MatrixError:
-            if points is None or self.grid or self.mask or pmat.query(CELLS):
+            if points is None or has_grid:
                 raise
         return read_mesh(LocalMatrix(as_aij(pmat)), points, singular)
 
@@ -328,7 +330,7 @@ class PCCNN:
         yield f"model {network.weights_line}"
         how = getattr(network.model, "description", "")
         if how:
-            yield f"in torch, {how}{', all rows on the first rank' if ranks > 1 else ''}"
+            yield f"{how}{', all on the first rank' if ranks > 1 else ''}"
         yield f"memory {network.model.bytes / 2**20:.2f} MiB{' on the first rank' if ranks > 1 else ''}"
         holders = getattr(network.model, "ranks", None)
         for number, level in enumerate(network.model.levels):

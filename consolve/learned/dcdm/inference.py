@@ -214,7 +214,7 @@ class DCDMPreconditioner:
     @property
     def description(self) -> str:
         """Precision and device, in words."""
-        return f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
+        return f"in torch, {str(self.dtype).removeprefix('torch.')} on {self.device}"
 
     def close(self) -> None:
         """Nothing but memory is held."""

@@ -28,6 +28,7 @@ from consolve.pde.poisson.null_space import ClosedComponents, closed_numbers
 ROUND_OFF = 1e-12
 """A row sum under this fraction of the row's magnitudes is 0; SINGULAR where a null space is attached."""
 SINGULAR = 1e-6
+LEAST_FILLING = 0.75
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,18 @@ def read_points(
             grid = GridMap(shape, cells.astype(np.int32), "the coordinates")
         else:
             grid = GridMap(shape, cells, "the coordinates")
-        return read_stencil(matrix, grid, singular)
+        stencil = read_stencil(matrix, grid, singular)
     except MatrixError:
         return read_mesh(matrix, points, singular)
+    total = matrix.rows if matrix.comm is None else matrix.comm.allreduce(matrix.rows)
+    return stencil if fits_grid(stencil, total) else read_mesh(matrix, points, singular)
+
+
+def fits_grid(stencil: Stencil, rows: int) -> bool:
+    """False for a box stencil whose rows leave many cells of the grid free, as those of crossed triangles do:
+    diagonal couplings over free cells come near to none of the grid's operators."""
+    is_box, grid = stencil.rows is not None, stencil.grid
+    return not is_box or any(grid.periodic) or rows >= LEAST_FILLING * math.prod(grid.shape)
 
 
 def _checked(points: NDArray[np.floating], matrix: LocalRows) -> NDArray[np.float64]:

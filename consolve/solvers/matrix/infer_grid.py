@@ -15,7 +15,8 @@ from consolve.solvers.petsc.versions import PETSc, csr_arrays
 ADVICE = (
     "attach a DMDA to the KSP, give the grid by -pc_cnn_grid NX,NY[,NZ] (rows number all cells, x fastest), "
     "give a cell-type image by -pc_cnn_mask FILE (rows number its fluid cells), or call "
-    "consolve.solvers.attach_grid; an unstructured mesh has no grid: use -pc_type hypre or gamg"
+    "consolve.solvers.attach_grid; for a mesh, give the point of each row by PCSetCoordinates or "
+    "consolve.solvers.attach_points, or use -pc_type hypre or gamg"
 )
 
 
