@@ -285,7 +285,7 @@ def _inferred(csr: sp.csr_matrix) -> Place:
         raise ValueError(
             f"the grid of this matrix of {csr.shape[0]} rows cannot be read from its pattern: {LOOKED_FOR}, "
             f"{LOOKED_FOR_LATTICE}; give grid=(NY, NX) or (NZ, NY, NX), the image mask= whose fluid cells "
-            "the rows number, grid= and cells=, the cell of each row, or points=, the point of each row of a mesh"
+            "the rows number, grid= and cells=, the cell of each row, or points=, the points of a mesh's rows"
         )
     return placement.shape, placement.cells
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +36,9 @@ DEFAULT = "multilevel"
 """What ``auto`` stands for."""
 GATHERED_CELLS = 32_768
 """Default of ``-pc_cnn_gathered_cells``."""
+
+MOST_CONTRAST, MOST_ANISOTROPY = 3000.0, 4.0
+"""Of a grid laid over a mesh that is not for the graph."""
 
 GRAPH_LINE = "multigrid on a graph, for thin walls, stretched cells or jumps"
 """What the view says of it."""
@@ -217,8 +220,25 @@ def build_mesh_model(choice: Choice, rows: MeshRows) -> tuple[Model, str]:
         if choice.smooth == 0:
             raise OptionError("-pc_cnn_smooth 0: a mesh needs one Gauss-Seidel sweep at least")
         _, line = _load(choice, rows.points.shape[1])
-    sweeps = 1 if choice.smooth is None else choice.smooth
-    return MeshModel(rows, lambda operator, cells: build_model(choice, operator, cells)[0], sweeps), line
+
+    def build(operator: GridOperator, cells: NDArray[np.int32]) -> Model:
+        on_graph = is_uneven(operator) and needs_graph(choice.name, operator)
+        return build_model(replace(choice, on_graph=on_graph), operator, cells)[0]
+
+    return MeshModel(rows, build, 1 if choice.smooth is None else choice.smooth), line
+
+
+def is_uneven(operator: GridOperator) -> bool:
+    """Jumps or a strong axis on a grid that was laid over a mesh, which makes faces small at its boundary: of
+    a sample, the faces without the hundredth at either end differ by more than 3,000, or medians of two axes
+    by more than 4."""
+    sample = [face.reshape(-1)[:: max(1, face.size // 32_768)] for face in operator.face_coefficient]
+    faces = [face[face > 0] for face in sample if (face > 0).any()]
+    if not faces:
+        return False
+    low, high = np.quantile(np.concatenate(faces), (0.01, 0.99))
+    medians = [float(np.median(face)) for face in faces]
+    return bool(high > MOST_CONTRAST * low or max(medians) > MOST_ANISOTROPY * min(medians))
 
 
 def build_smoother(choice: Choice, stencil: Stencil) -> GaussSeidel | None:

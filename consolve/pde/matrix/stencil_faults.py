@@ -56,8 +56,8 @@ class RowFaults:
                 f"has {value} in {other}, which is not a neighbour: the matrix has no {stencil} stencil on "
                 f"the {size} (NX x NY...) grid of {self._grid.origin}; check the grid's sizes, their order, "
                 "and that rows number cells with x fastest; wider stencils and meshes are served where the "
-                "point of each row is given (PCSetCoordinates, consolve.solvers.attach_points), or by another "
-                "PC: -pc_type hypre or gamg"
+                "point of each row is given (PCSetCoordinates, consolve.solvers.attach_points), or by "
+                "another PC: -pc_type hypre or gamg"
             )
         if fault == kernels.POSITIVE_COUPLING:
             return (
