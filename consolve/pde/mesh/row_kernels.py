@@ -32,7 +32,7 @@ def _fault(value, back, a_ii, a_jj):
     size = max(abs(value), abs(back))
     if abs(value - back) > SYMMETRY_TOLERANCE * size + NEGLIGIBLE * a_ii:
         return NOT_SYMMETRIC
-    if size > np.sqrt(a_ii) * np.sqrt(a_jj) * (1 + SYMMETRY_TOLERANCE):
+    if a_jj > 0 and size > np.sqrt(a_ii) * np.sqrt(a_jj) * (1 + SYMMETRY_TOLERANCE):
         return NOT_DOMINANT
     return SOUND
 

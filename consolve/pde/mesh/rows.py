@@ -215,6 +215,16 @@ class _PointFaults(RowFaults):
         super().__init__(matrix, nowhere, np.empty(0, np.int32), sign)
         self._points = points
 
+    def _text(self, row: int, fault: int, entry: int) -> str:
+        if fault != kinds.NOT_DOMINANT:
+            return super()._text(row, fault, entry)
+        column, value = self._matrix.entry(entry)
+        ends = self._matrix.global_number(row), self._matrix.global_number(column)
+        return (
+            f"has a[{ends[0]},{ends[1]}] = {value:.10g}, whose square is greater than the product of both "
+            "diagonal entries: the matrix is indefinite, and PC cnn needs a definite one"
+        )
+
     def _place(self, what: str, column: int) -> str:
         number = f"{what} {self._matrix.global_number(column)}"
         if column >= len(self._points):

@@ -206,7 +206,9 @@ def test_an_unknown_grid_is_an_error_that_says_what_to_do(problems):
     rng = np.random.default_rng(0)
     couplings = sp.random(40, 40, 0.2, random_state=rng)
     mat = problems.matrix(sp.eye(40) * 40 - couplings - couplings.T)
-    advice = r"-pc_cnn_grid NX,NY.*-pc_cnn_mask.*attach_grid; for a mesh, .*attach_points.* -pc_type hypre or gamg"
+    advice = (
+        r"-pc_cnn_grid NX,NY.*-pc_cnn_mask.*attach_grid; for a mesh, .*attach_points.* -pc_type hypre or gamg"
+    )
     with pytest.raises(MatrixError, match=advice):
         find_grid(mat)
 
