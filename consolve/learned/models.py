@@ -247,8 +247,7 @@ def build_smoother(choice: Choice, stencil: Stencil) -> GaussSeidel | None:
         return None
     from consolve.learned.auxiliary.gauss_seidel import GaussSeidel
 
-    with together(stencil.rows.matrix.comm):
-        return GaussSeidel(stencil.rows, sweeps=choice.smooth or 1)
+    return GaussSeidel(stencil.rows, sweeps=choice.smooth or 1)
 
 
 def _load(choice: Choice, ndim: int) -> tuple[Weights, str]:

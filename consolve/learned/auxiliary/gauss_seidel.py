@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.collective import raise_together
 from consolve.base.errors import MatrixError
 from consolve.learned.auxiliary import sweep_kernels as kernels
 from consolve.pde.matrix.coupled_rows import CoupledRows
@@ -75,9 +76,11 @@ class GaussSeidel:
         self.load(rows)
 
     def load(self, rows: CoupledRows) -> None:
-        """Take the values of a matrix of the same pattern."""
-        count = rows.matrix.rows
+        """Take the values of a matrix of the same pattern; collective."""
+        count, comm = rows.matrix.rows, rows.matrix.comm
         largest = float(np.abs(rows.diagonal[:count]).max(initial=0.0))
+        if comm is not None:  # one scale for all, since ghosts' values are exchanged
+            largest = max(comm.allgather(largest))
         self._scale = 2.0 ** np.floor(np.log2(largest)) if largest > 0 else 1.0
         with np.errstate(all="ignore"):
             kernels.fill_entries(
@@ -85,11 +88,13 @@ class GaussSeidel:
                 rows.diagonal, self._start, self._lower, self._outer, self._column, self._value,
                 self._inverse, self._surplus,
             )  # fmt: skip
+        error = None
         if not np.isfinite(self._inverse).all():
-            raise MatrixError(
+            error = MatrixError(
                 f"diagonal entries differ by more than single precision holds (1e38 below {largest:.3g}); "
                 "scale the rows of the extreme points, or take them out of the system"
             )
+        raise_together(comm, error)
 
     def _share(self, z: NDArray[np.float64]) -> None:
         """Let the ghosts of ``z`` have their owners' values; collective."""

@@ -59,12 +59,12 @@ class MeshModel:
         """Set up again for a matrix of the same points and pattern."""
         operator = self.grid.operator(rows)
         size = int(np.prod(self.grid.shape))
+        if self._smoother is None:
+            self._smoother = GaussSeidel(rows, self.grid.bounds, self.grid.order, self._sweeps)
+            self._cells, self._found = np.zeros(size), np.zeros(size)
+        else:
+            self._smoother.load(rows)
         with together(self._comm):
-            if self._smoother is None:
-                self._smoother = GaussSeidel(rows, self.grid.bounds, self.grid.order, self._sweeps)
-                self._cells, self._found = np.zeros(size), np.zeros(size)
-            else:
-                self._smoother.load(rows)
             if operator is not None:
                 everywhere = np.arange(size, dtype=np.int32)
                 if self.network is None:
