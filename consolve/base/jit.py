@@ -12,6 +12,8 @@ again, an eighth of the time: it rests while Numba compiles.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from numba.core import event
@@ -22,22 +24,30 @@ STRICT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 FAST: dict[str, Any] = STRICT | {"fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 
 
-class _CollectorRests(event.Listener):
-    """Compilations stand within others, and behind one lock of Numba's."""
-
-    depth = 0
-    enabled = False
-
-    def on_start(self, event: event.Event) -> None:
-        if self.depth == 0:
-            self.enabled = gc.isenabled()
-            gc.disable()
-        self.depth += 1
-
-    def on_end(self, event: event.Event) -> None:
-        self.depth -= 1
-        if self.depth == 0 and self.enabled:
+@contextmanager
+def collector_rests() -> Iterator[None]:
+    """No collection of cycles within."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
             gc.enable()
 
 
-event.register("numba:compile", _CollectorRests())
+class _Compilations(event.Listener):
+    """They stand within others, all of them behind one lock of Numba's."""
+
+    def __init__(self) -> None:
+        self._rests: list[AbstractContextManager[None]] = []
+
+    def on_start(self, event: event.Event) -> None:
+        self._rests.append(collector_rests())
+        self._rests[-1].__enter__()
+
+    def on_end(self, event: event.Event) -> None:
+        self._rests.pop().__exit__(None, None, None)
+
+
+event.register("numba:compile", _Compilations())

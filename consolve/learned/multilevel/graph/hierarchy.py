@@ -12,7 +12,8 @@ from consolve.base.threads import run_lines
 from consolve.learned.multilevel.graph import cycle_kernels, finest_kernels, port_kernels, splitting_kernels
 from consolve.learned.multilevel.graph.coarsest import factorise, is_coarsest
 from consolve.learned.multilevel.graph.widths import NARROW, Widths, coarser, estimate_widths
-from consolve.learned.multilevel.setup.hierarchy import EXTREME, LevelFacts
+from consolve.learned.multilevel.setup.hierarchy import LevelFacts
+from consolve.learned.multilevel.setup.level_builder import EXTREME
 
 MOST_LEFT = 0.8
 """Of the nodes: where more would become unknowns, weak edges connect, too."""
