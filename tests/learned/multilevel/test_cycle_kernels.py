@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from packed_coefficients import unpack
 
 from consolve.learned.multilevel.cycle import cycle_kernels as ck
 from consolve.learned.multilevel.cycle import line_kernels as lk
@@ -15,7 +16,7 @@ from consolve.learned.multilevel.cycle.layout import (
     record_of,
     runs_of,
 )
-from consolve.learned.multilevel.cycle.packing import is_packable, pack, unit_of, unpack
+from consolve.learned.multilevel.cycle.packing import is_packable, pack, unit_of
 
 SHAPES = [(5, 6), (8, 8), (7, 9), (1, 6), (6, 1), (4, 5, 6), (5, 4, 7), (3, 1, 8), (6, 7, 1), (2, 3, 70)]
 NONE = np.empty((0, 0))
