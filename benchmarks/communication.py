@@ -14,9 +14,10 @@ import argparse
 import math
 
 import numpy as np
+from traffic import cost_of_application
 
 from consolve.learned.multilevel.ranks.partition import even_partition
-from consolve.learned.multilevel.ranks.plan import HALO, cost_of_application, make_plan, with_halo
+from consolve.learned.multilevel.ranks.plan import HALO, make_plan, with_halo
 from consolve.learned.multilevel.ranks.preconditioner import GATHERED_CELLS
 
 CASES = (

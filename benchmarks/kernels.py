@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 from numba.extending import is_jitted
+from row_file import RowFile
 
-from consolve.bench.row_file import RowFile
 from consolve.bench.triad import triad
 from consolve.learned.multilevel.cycle import cycle_kernels
 from consolve.learned.multilevel.cycle.row_vectors import LANES, PRODUCTS, RELAX

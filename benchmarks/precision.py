@@ -25,9 +25,8 @@ import numpy as np
 from dcdm_report import write_into
 from dcdm_sizes import database
 from numpy.typing import NDArray
+from row_file import RowFile
 from scaling_report import short, systems
-
-from consolve.bench.row_file import RowFile
 
 RESULTS = Path(__file__).parent / "results" / "precision.json"
 DOCS = Path(__file__).parent.parent / "docs"

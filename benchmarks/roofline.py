@@ -23,10 +23,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from dcdm_report import write_into
+from row_file import RowFile
 
 from consolve.bench import plots, result_file
 from consolve.bench.measure import cpu_model
-from consolve.bench.row_file import RowFile
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parent.parent / "docs"

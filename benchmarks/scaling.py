@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import scaling_report
+from row_file import RowFile
 
 from consolve.base.memory import NotEnoughMemory
 from consolve.bench.poisson import EMPTY_ROW, Conditions, PoissonProblem, run_poisson
 from consolve.bench.roster import Solver, find_solver
-from consolve.bench.row_file import RowFile
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 DOCS = Path(__file__).parent.parent / "docs"

@@ -33,7 +33,7 @@ from consolve.learned.waves.generator_inference import ExtrapolationWarning, Wav
 from consolve.pde.waves.data import WaveData
 from consolve.pde.waves.problem import vrmse
 from consolve.pde.waves.zone.feed import WAYS
-from consolve.pde.waves.zone.leapfrog import ZoneSubmodel
+from consolve.pde.waves.zone.leapfrog import NumbaSubmodel
 
 RESULT = Path(__file__).parent / "results" / "wave_submodel.json"
 FE_RUNS = 5
@@ -93,11 +93,11 @@ def feed_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def correct(data: WaveData, run: int, field: NDArray, options: argparse.Namespace) -> tuple[NDArray, float]:
     """The submodel's field (time, y, x), and its seconds, set-up included."""
-    kind: Any = ZoneSubmodel
+    kind: Any = NumbaSubmodel
     if options.dolfinx:
-        from consolve.pde.waves.zone.finite_elements import Submodel
+        from consolve.pde.waves.zone.finite_elements import DolfinxSubmodel
 
-        kind = Submodel
+        kind = DolfinxSubmodel
     corners = (data.x[0], data.y[0], data.x[-1], data.y[-1])
     problem, times = data.problem(run), data.start[run] + data.time
     start = time.perf_counter()

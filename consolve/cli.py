@@ -16,6 +16,7 @@ import click
 
 from consolve.base.version import __version__
 from consolve.commands.bench import bench
+from consolve.commands.compile import compile_kernels
 from consolve.commands.data import data
 from consolve.commands.demo import demo
 from consolve.commands.flow import flow
@@ -37,7 +38,7 @@ def cli() -> None:
     """Convolutional networks that solve: Poisson systems inside PETSc, and waves."""
 
 
-for command in (demo, solve, flow, bench, data, train, wave, options, plugin):
+for command in (demo, solve, flow, bench, data, train, wave, options, plugin, compile_kernels):
     cli.add_command(command)
 
 

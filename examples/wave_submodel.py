@@ -26,7 +26,7 @@ from consolve.learned.waves.generator_inference import WaveGenerator
 from consolve.pde.waves.leapfrog import LeapFrog
 from consolve.pde.waves.problem import Source, WaveProblem, vrmse
 from consolve.pde.waves.sampling import DiscMedium, WaveSet
-from consolve.pde.waves.zone.leapfrog import ZoneSubmodel
+from consolve.pde.waves.zone.leapfrog import NumbaSubmodel
 from consolve.pde.waves.zone.zone import Zone
 
 matplotlib.use("Agg")
@@ -53,10 +53,10 @@ def whole_square(problem: WaveProblem) -> NDArray[np.float64]:
 def submodel_of(problem: WaveProblem, field: NDArray, structured: bool) -> Any:
     """The zone's finite elements, fed by a field (times, 32, 32) with errors."""
     if structured:
-        return ZoneSubmodel(problem, ZONE, TIMES, field)
-    from consolve.pde.waves.zone.finite_elements import Submodel
+        return NumbaSubmodel(problem, ZONE, TIMES, field)
+    from consolve.pde.waves.zone.finite_elements import DolfinxSubmodel
 
-    return Submodel(problem, ZONE, TIMES, field)
+    return DolfinxSubmodel(problem, ZONE, TIMES, field)
 
 
 def compare(problem: WaveProblem, field: NDArray, structured: bool) -> dict[str, Any]:

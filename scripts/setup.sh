@@ -99,4 +99,6 @@ import h5py, numba, numpy, petsc4py.PETSc as P, scipy  # noqa: F401
 version = ".".join(map(str, P.Sys.getVersion()))
 print(f"setup: PETSc {version}, NumPy {numpy.__version__}, Numba {numba.__version__}, h5py {h5py.__version__}")
 PY
+say "compiling kernels"
+"$VENV/bin/consolve" compile > /dev/null || die "kernels do not compile (see above)"
 touch "$VENV/.ready"

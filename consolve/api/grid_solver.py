@@ -186,7 +186,7 @@ class GridSolver:
         if self._closed:
             right = self._consistent(right)
         x = zeros(right.shape)
-        system = _System(self, right, x)
+        system = _Iteration(self, right, x)
         size = system.residual_norm()
         if x0 is not None:
             with np.errstate(over="ignore"):
@@ -225,7 +225,7 @@ class GridSolver:
         return right
 
 
-class _System:
+class _Iteration:
     """One solve; for ``iterate``, a system."""
 
     def __init__(self, solver: GridSolver, b: NDArray[np.float64], x: NDArray[np.float64]) -> None:

@@ -1,32 +1,33 @@
-"""Data sets in HDF5: what files of Ritz data and of wave data share.
+"""Data sets in HDF5: what readers and checks of Ritz data and of wave data share.
 
-A file grows as ``PATH.part``: HDF5 lays it out and its room on the disk is taken before the first entry
-comes, entries then go to their places by plain writes, the name PATH comes last.  The process may be killed
-between any two writes.  (A disk that fills up under HDF5 itself would crash the process when it ends.)
+A data set has parts (a run of waves, a chunk of right-hand sides), each with the digest of its content.
+Files are made by `consolve.base.growing_file`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from consolve.base.files import new_file, open_in_place
 from consolve.base.hdf5 import import_h5py
-from consolve.base.version import __version__
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-NO_DIGEST = b"0" * 64
-"""Attribute ``digest`` of a file that is not complete."""
 RECORD = ("command", "consolve_version", "complete", "digest")
 """Attributes of every file that do not fix its content."""
+_MOST = 20
+"""Faults that a check tells."""
 
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 """Shape and dtype of datasets by name."""
@@ -54,6 +55,8 @@ class DataFile(ABC):
         SHA-256 of the content, 64 hexadecimal digits.
     complete
         Whether all of it is there.
+    part_digests
+        (parts, 32) uint8: SHA-256 of each part; 0 where it is missing.
 
     Raises
     ------
@@ -68,12 +71,15 @@ class DataFile(ABC):
     """What it holds, in words."""
     version: ClassVar[int]
     """Attribute ``consolve_format``."""
+    settings: ClassVar[tuple[str, ...]]
+    """Attributes that fix the content."""
     required: ClassVar[tuple[str, ...]]
-    """Attributes that must be there, beside `RECORD`."""
+    """Attributes that must be there, beside `settings` and `RECORD`."""
     maker: ClassVar[str]
     """The command that makes such files."""
     error: ClassVar[type[DataFileError]]
     busy: ClassVar[type[DataFileError]]
+    part_digests: NDArray[np.uint8]
 
     def __init__(self, path: str | os.PathLike[str], unfinished: bool = False) -> None:
         self.path = Path(path)
@@ -95,6 +101,37 @@ class DataFile(ABC):
     @abstractmethod
     def _read(self) -> None:
         """Check the datasets and take what is held in memory."""
+
+    @abstractmethod
+    def arrays(self, part: int) -> dict[str, Any]:
+        """All that is stored of one part, by name."""
+
+    @abstractmethod
+    def part_name(self, part: int) -> str:
+        """What a part is, in words."""
+
+    @abstractmethod
+    def digest_of_part(self, arrays: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """SHA-256 of one part, (32,)."""
+
+    @classmethod
+    def content_digest(cls, attributes: Mapping[str, Any], *arrays: NDArray) -> str:
+        """SHA-256 of a file's content: format version and the attributes `settings` as JSON with sorted keys,
+        then the bytes of ``arrays``, the digests of the parts last.  How, when and by how many processes the
+        file was made does not enter."""
+        head = {"format": cls.version} | {name: attributes[name] for name in cls.settings}
+        sha = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+        for array in arrays:
+            sha.update(np.ascontiguousarray(array).tobytes())
+        return sha.hexdigest()
+
+    def fits(self, part: int, arrays: Mapping[str, Any]) -> bool:
+        """Whether these are the arrays of a part, by its digest."""
+        return bool((self.digest_of_part(arrays) == self.part_digests[part]).all())
+
+    def is_done(self, part: int) -> bool:
+        """Whether a part is in the file."""
+        return bool(self.part_digests[part].any()) and self.fits(part, self.arrays(part))
 
     def fault(self, what: str) -> DataFileError:
         """The error that says this of the file, and to make it anew."""
@@ -121,7 +158,7 @@ class DataFile(ABC):
                 f"{self.path}: format version {attributes['consolve_format']}, this consolve reads "
                 f"{self.version}; make the file again or install a consolve that fits"
             )
-        missing = [name for name in (*self.required, *RECORD) if name not in attributes]
+        missing = [name for name in (*self.settings, *self.required, *RECORD) if name not in attributes]
         if missing:
             raise self.fault(f"attribute {missing[0]!r} is missing")
         self.attributes = attributes
@@ -149,10 +186,13 @@ class DataFile(ABC):
                 "was changed"
             )
 
-    def check_part(self, fits: bool, part: str) -> None:
-        """Raise `error` unless the content of a part fits its digest."""
-        if not fits:
-            raise self.fault(f"{part}: the content does not fit its digest, the file was changed")
+    def check_part(self, part: int, arrays: Mapping[str, Any]) -> None:
+        """Raise `error` unless these are the arrays of a part, by its digest."""
+        if not self.fits(part, arrays):
+            raise self.fault(f"{self._misfit(part)}, the file was changed")
+
+    def _misfit(self, part: int) -> str:
+        return f"{self.part_name(part)}: the content does not fit its digest"
 
     def _state_on_disk(self) -> tuple[int, ...]:
         status = os.fstat(self._file.id.get_vfd_handle())
@@ -199,64 +239,26 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def part_path(path: str | os.PathLike[str]) -> Path:
-    """Where a file grows: beside it, with ``.part`` at the end."""
-    return Path(f"{os.fspath(path)}.part")
+@dataclass
+class DataCheck:
+    """What a check of a file found.
 
+    Attributes
+    ----------
+    faults
+        What is wrong, at most 20 texts; empty if the file is good.
+    """
 
-def take_room(path: Path, size: int, new: bool = False) -> None:
-    """Make the disk hold ``size`` bytes for a file, which is a ``new`` one or there already, or raise
-    OSError."""
-    handle = new_file(path) if new else open_in_place(path, os.O_WRONLY)
-    try:
-        os.posix_fallocate(handle, 0, size)
-    finally:
-        os.close(handle)
+    faults: list[str] = field(default_factory=list)
 
+    def require(self, holds: Any, fault: str) -> None:
+        """Note the fault unless the condition holds."""
+        if not holds and len(self.faults) < _MOST:
+            self.faults.append(fault)
 
-def create(path: Path) -> Any:
-    """A new HDF5 file; the oldest format keeps no flags of a file that is open, which would bar it after a
-    kill."""
-    return import_h5py().File(path, "w", libver=("earliest", "v110"))
-
-
-def write_head(file: Any, kind: type[DataFile], attributes: Mapping[str, Any]) -> None:
-    """The attributes of a file that is not complete."""
-    file.attrs["content"] = kind.content
-    file.attrs["consolve_format"] = kind.version
-    for name, value in attributes.items():
-        file.attrs[name] = value
-    file.attrs["consolve_version"] = __version__
-    file.attrs["complete"] = np.uint8(0)
-    file.attrs["digest"] = np.bytes_(NO_DIGEST)
-
-
-def lay_out(
-    file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, chunk: tuple[int, ...] | None = None
-) -> None:
-    """A dataset whose place in the file is fixed at once, and nothing written to it."""
-    h5py = import_h5py()
-    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plist.set_obj_track_times(False)
-    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    if chunk is not None:
-        plist.set_chunk(chunk)
-    space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(dtype, logical=True)
-    h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, plist))
-
-
-def write_bytes(handle: int, data: bytes | memoryview, place: int) -> None:
-    """Write all of ``data`` at ``place``."""
-    rest = memoryview(data)
-    while rest:
-        count = os.pwrite(handle, rest, place)
-        rest, place = rest[count:], place + count
-
-
-def give_name(part: Path, path: Path, digest: str) -> None:
-    """Mark a part file as complete, of this digest, and give it its name."""
-    with import_h5py().File(part, "r+") as file:
-        file.attrs.modify("digest", np.bytes_(digest.encode()))
-        file.attrs.modify("complete", np.uint8(1))
-    os.replace(part, path)
+    def parts(self, data: DataFile, look: Callable[[int, dict[str, Any]], None]) -> None:
+        """Check every part: its digest, and by ``look(part, arrays)``."""
+        for part in range(len(data.part_digests)):
+            arrays = data.arrays(part)
+            self.require(data.fits(part, arrays), data._misfit(part))
+            look(part, arrays)

@@ -88,4 +88,5 @@ def _numba_finds_a_place() -> bool:
     return True
 
 
-prepare()
+TEMPORARY = prepare()
+"""Where kernels go that cannot be kept; None if they are kept."""

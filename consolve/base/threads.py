@@ -6,7 +6,6 @@ run once a setup only; these release the interpreter's lock, so that its threads
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +90,7 @@ def run_lines(kernel: Callable[..., Any], lines: int, threads: int, *arguments: 
     """
     threads = max(1, min(threads, lines))
     if not getattr(kernel, "signatures", None):
-        _compile(kernel, arguments)  # before several threads ask for it
+        kernel(*arguments, 0, 0)  # compiled before several threads ask for it
     ends = [lines * q // threads for q in range(threads + 1)]
     if threads == 1:
         kernel(*arguments, 0, lines)
@@ -101,14 +100,3 @@ def run_lines(kernel: Callable[..., Any], lines: int, threads: int, *arguments: 
     kernel(*arguments, 0, ends[1])
     for other in others:
         other.result()
-
-
-def _compile(kernel: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Compile without the collector of cycles, which would search what the compiler makes again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        kernel(*arguments, 0, 0)
-    finally:
-        if enabled:
-            gc.enable()

@@ -24,7 +24,7 @@ DOUBLES, HALF_FLOATS = ir.VectorType(DOUBLE, HALF), ir.VectorType(FLOAT, HALF)
 BYTE = ir.IntType(8)
 
 
-class Vectors:
+class VectorBuilder:
     """Vector instructions at byte offsets of addresses."""
 
     def __init__(self, builder: Any) -> None:
@@ -113,7 +113,7 @@ class Vectors:
         return self.b.shuffle_vector(a, b, ir.Constant(ir.VectorType(WORD, LANES), lanes))
 
 
-Body = Callable[[Vectors, Any, list[Any], list[Any]], None]
+Body = Callable[[VectorBuilder, Any, list[Any], list[Any]], None]
 """What is done with the vector at some bytes of the rows at addresses, by scalars spread over vectors."""
 
 
@@ -126,7 +126,7 @@ def row_kernel(name: str, addresses: int, scalars: int, *bodies: Body) -> Any:
     kinds = [types.int64] * addresses + [types.float32] * scalars + [types.int64] * (1 + modal)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v = Vectors(builder)
+        v = VectorBuilder(builder)
         pointers, spread = list(arguments[:addresses]), []
         for scalar in arguments[addresses : addresses + scalars]:
             spread.append(v.spread(scalar))

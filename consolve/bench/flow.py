@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from consolve.bench.poisson import Conditions, Document, Progress, machine, run_solver
+from consolve.bench.poisson import Conditions, Document, Progress, one_after_the_other, refused, run_solver
 from consolve.bench.roster import Solver
 
 EMPTY_ROW: dict[str, Any] = {
@@ -53,25 +53,12 @@ def run_flow(
     geometry changed (``setups``); assembling the matrix is apart (``assembly_s``).
     """
     task = {"task": "flow", "problem": asdict(problem) | {"cells": list(problem.cells)}}
-    results: list[dict[str, Any]] = []
-    versions: dict[str, str] = {}
-    unknowns = None
-    for solver in solvers:
-        on_start(solver.name)
+
+    def run(solver: Solver) -> tuple[dict[str, Any], dict[str, Any]]:
         if solver.own_task:
-            row = {"solver": solver.name} | EMPTY_ROW | {"reason": "for single systems, not for flows"}
-        elif solver.deflation:
-            row = {"solver": solver.name} | EMPTY_ROW | {"reason": "deflated solvers are for single systems"}
-        else:
-            row, facts = run_solver(
-                task, solver, problem.dim, problem.rtol, EMPTY_ROW, conditions, while_waiting
-            )
-            versions = facts.get("versions", versions)
-            unknowns = facts.get("unknowns", unknowns)
-        results.append(row)
-        on_result(row)
-    return {
-        "problem": problem.as_json(unknowns),
-        "machine": machine(conditions.cores, versions),
-        "results": results,
-    }
+            return refused(solver, EMPTY_ROW, "for single systems, not for flows")
+        if solver.deflation:
+            return refused(solver, EMPTY_ROW, "deflated solvers are for single systems")
+        return run_solver(task, solver, problem.dim, problem.rtol, EMPTY_ROW, conditions, while_waiting)
+
+    return one_after_the_other(problem, solvers, conditions, run, on_start, on_result)

@@ -96,31 +96,49 @@ def run_poisson(
         If the system alone needs more memory than there is, with any of the solvers.
     """
     task = {"problem": asdict(problem) | {"cells": list(problem.cells)}}
-    results: list[dict[str, Any]] = []
-    versions: dict[str, str] = {}
-    unknowns = None
-    needs = [system_bytes(problem, solver, conditions.cores) for solver in solvers]
     size = " x ".join(map(str, problem.cells[::-1]))
+    needs = [system_bytes(problem, solver, conditions.cores) for solver in solvers]
     require(min(needs, default=0), f"a system of {size} cells")
-    for solver, needed in zip(solvers, needs):
-        on_start(solver.name)
+
+    def run(solver: Solver) -> tuple[dict[str, Any], dict[str, Any]]:
+        needed = system_bytes(problem, solver, conditions.cores)
         try:
             require(needed, f"its system, without the solver's own memory, on {_ranks(solver, conditions)},")
         except NotEnoughMemory as error:
-            results.append({"solver": solver.name} | EMPTY_ROW | {"reason": f"out of memory: {error}"})
-            on_result(results[-1])
-            continue
-        row, facts = run_solver(
+            return refused(solver, EMPTY_ROW, f"out of memory: {error}")
+        return run_solver(
             task | {"task": solver.own_task or "poisson"},
             solver, problem.dim, problem.rtol, EMPTY_ROW, conditions, while_waiting,
         )  # fmt: skip
-        versions = facts.get("versions", versions)
-        unknowns = facts.get("unknowns", unknowns)
+
+    return one_after_the_other(problem, solvers, conditions, run, on_start, on_result)
+
+
+def refused(solver: Solver, empty_row: dict[str, Any], reason: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Row and facts of a solver that is not run."""
+    return {"solver": solver.name} | empty_row | {"reason": reason}, {}
+
+
+def one_after_the_other(
+    problem: Any,
+    solvers: Sequence[Solver],
+    conditions: Conditions,
+    run: Callable[[Solver], tuple[dict[str, Any], dict[str, Any]]],
+    on_start: Progress,
+    on_result: Callable[[dict[str, Any]], None],
+) -> Document:
+    """The document of a benchmark whose solvers ``run`` runs; it returns row and facts, as `run_solver`."""
+    results: list[dict[str, Any]] = []
+    known: dict[str, Any] = {"versions": {}, "unknowns": None}
+    for solver in solvers:
+        on_start(solver.name)
+        row, facts = run(solver)
+        known |= facts
         results.append(row)
         on_result(row)
     return {
-        "problem": problem.as_json(unknowns),
-        "machine": machine(conditions.cores, versions),
+        "problem": problem.as_json(known["unknowns"]),
+        "machine": machine(conditions.cores, known["versions"]),
         "results": results,
     }
 

@@ -53,7 +53,7 @@ def build(out: str | None, cc: str | None) -> None:
 def check(json_path: str | None) -> int:
     """Try the library in a Python and a C program of PETSc; says for each step whether it works, or why not.
 
-    The first use of the network's kernels compiles them, which takes about a minute.
+    The first use of the network's kernels compiles them ('consolve compile' does so beforehand).
     """
     output = Document(json_path)
     from consolve.plugin.check import check_plugin

@@ -16,58 +16,17 @@ from consolve.solvers.network import Network
 from consolve.solvers.petsc.versions import PETSc
 
 SYMMETRIC_METHODS = frozenset(
-    (
-        "cg",
-        "cr",
-        "dcd",
-        "fcg",
-        "groppcg",
-        "minres",
-        "pipecg",
-        "pipecg2",
-        "pipecgrr",
-        "pipecr",
-        "pipefcg",
-        "pipelcg",
-        "pipeprcg",
-        "symmlq",
-    )
+    "cg cr dcd fcg groppcg minres pipecg pipecg2 pipecgrr pipecr pipefcg pipelcg pipeprcg symmlq".split()
 )
 """KSP types that are for symmetric matrices, and begin with a guess."""
 
 TOLERANT_METHODS = frozenset(
-    (
-        "cg",
-        "stcg",
-        "nash",
-        "gltr",
-        "fcg",
-        "pipefcg",
-        "fgmres",
-        "pipefgmres",
-        "gcr",
-        "pipegcr",
-        "dcd",
-        "richardson",
-    )
+    "cg stcg nash gltr fcg pipefcg fgmres pipefgmres gcr pipegcr dcd richardson".split()
 )
 """KSP types whose residual stays true although single precision rounds M r."""
 
 FLEXIBLE_METHODS = frozenset(
-    (
-        "dcd",
-        "fcg",
-        "pipefcg",
-        "fgmres",
-        "pipefgmres",
-        "gcr",
-        "pipegcr",
-        "fbcgs",
-        "fbcgsr",
-        "richardson",
-        "preonly",
-        "python",
-    )
+    "dcd fcg pipefcg fgmres pipefgmres gcr pipegcr fbcgs fbcgsr richardson preonly python".split()
 )
 """KSP types that take a nonlinear preconditioner; a program's own type ``python`` is trusted to."""
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from full_disk import files_up_to
 
-from consolve.base.data_file import take_room
 from consolve.base.files import (
     check_writable_directory,
     check_writable_file,
@@ -15,6 +14,7 @@ from consolve.base.files import (
     open_in_place,
     whole_file,
 )
+from consolve.base.growing_file import take_room
 from consolve.base.hdf5 import import_h5py, whole_hdf5
 
 

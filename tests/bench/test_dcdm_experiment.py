@@ -13,9 +13,10 @@ import pytest
 
 pytest.importorskip("petsc4py")
 
+from direct_solver import DirectSolver
+
 from consolve.bench.captured import capture
 from consolve.pde.flow.scenes import make_scene
-from consolve.pde.poisson.direct_solver import DirectSolver
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CUBE = """ply

@@ -1,8 +1,7 @@
 """Results that grow row by row."""
 
 import pytest
-
-from consolve.bench.row_file import RowFile
+from row_file import RowFile
 
 
 def test_rows_are_found_again_and_replaced_by_key(tmp_path):

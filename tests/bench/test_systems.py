@@ -9,6 +9,7 @@ import pytest
 
 petsc4py = pytest.importorskip("petsc4py")
 
+from direct_solver import DirectSolver  # noqa: E402
 from petsc4py import PETSc  # noqa: E402
 
 import consolve.solvers  # noqa: E402, F401
@@ -21,7 +22,6 @@ from consolve.bench.roster import SOLVERS, stopping_options  # noqa: E402
 from consolve.bench.systems_task import systems  # noqa: E402
 from consolve.pde.flow.flow import Flow  # noqa: E402
 from consolve.pde.flow.scenes import make_scene  # noqa: E402
-from consolve.pde.poisson.direct_solver import DirectSolver  # noqa: E402
 from consolve.pde.poisson.domains import make_domain  # noqa: E402
 from consolve.pde.poisson.right_hand_sides import right_hand_side  # noqa: E402
 from consolve.solvers.pressure import PressureSolver, assemble_matrix  # noqa: E402

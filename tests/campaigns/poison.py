@@ -19,7 +19,7 @@ from consolve.learned.multilevel.engine.preconditioner import MultilevelPrecondi
 from consolve.learned.multilevel.ranks import level, row_exchange
 from consolve.learned.multilevel.ranks import preconditioner as ranks
 from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel
-from consolve.learned.multilevel.setup import hierarchy
+from consolve.learned.multilevel.setup import hierarchy, level_builder
 
 GUARD = 80
 """Values before and after each array: more than a row of a thin grid has."""
@@ -101,7 +101,17 @@ def install() -> Guards:
     guards = Guards(VALUES[os.environ["CONSOLVE_POISON"]])
     for module in (hierarchy, transfer, grid_directions, ranks):
         module.zeros = guards.zeros
-    for module in (hierarchy, transfer, grid_directions, ranks, engine, level, row_exchange, coarsest):
+    for module in (
+        hierarchy,
+        level_builder,
+        transfer,
+        grid_directions,
+        ranks,
+        engine,
+        level,
+        row_exchange,
+        coarsest,
+    ):
         module.np = _NumPy(guards)
     hierarchy.make_layout = lambda shape, packed: guards.spread(layout.make_layout(shape, packed))
     plain = hierarchy.Hierarchy.__init__

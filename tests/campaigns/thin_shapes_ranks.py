@@ -26,7 +26,7 @@ petsc4py.init(["thin", "-options_left", "no"])
 from petsc4py import PETSc  # noqa: E402
 
 import consolve.solvers  # noqa: E402
-from consolve.learned.multilevel.cycle.cycle_kernels import SERIAL_CELLS  # noqa: E402
+from consolve.learned.multilevel.cycle.layout import SERIAL_CELLS  # noqa: E402
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner  # noqa: E402
 from consolve.learned.multilevel.format import load_weights  # noqa: E402
 from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel, UnservedGrid  # noqa: E402

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from consolve.base.data_file import part_path
+from consolve.base.growing_file import part_path
 from consolve.base.hdf5 import import_h5py
 from consolve.cli import run
 from consolve.pde.ritz.data import RitzData

@@ -52,7 +52,7 @@ class Block(nn.Module):
             second.weight.data *= 0.3  # pairs begin as small corrections
 
 
-class Level(NamedTuple):
+class ImageLevel(NamedTuple):
     """What a level owes to the cell image: tensors (1 or batch, width, *grid)."""
 
     block: Block
@@ -79,7 +79,7 @@ class DeepNetwork(DirectionNetwork):
         self.gain = nn.Parameter(torch.tensor(2.0 * 2 ** (settings.ndim / 2)))
         self.floor = nn.Parameter(torch.tensor(-3.0))
 
-    def forward(self, x: Tensor, levels: list[Level] | None = None) -> Tensor:
+    def forward(self, x: Tensor, levels: list[ImageLevel] | None = None) -> Tensor:
         """Direction, (batch, 1, *grid), of inputs (batch, 3, *grid), of any size.
 
         Parameters
@@ -94,18 +94,18 @@ class DeepNetwork(DirectionNetwork):
         h = self._through(convolve(r, self.first.weight), levels)
         return convolve(h, adjoint(self.first.weight)) + torch.exp(self.floor) * r
 
-    def levels(self, image: Tensor) -> list[Level]:
+    def levels(self, image: Tensor) -> list[ImageLevel]:
         """Gates and scales of all levels, finest first, for an image (batch or 1, 2, *grid)."""
-        found: list[Level] = []
+        found: list[ImageLevel] = []
         while True:
             block = self.coarse if found else self.fine
             *gates, scale = block.gates(image).split(self.settings.width, 1)
-            found.append(Level(block, tuple(1 + gate for gate in gates), torch.exp(0.5 * scale)))
+            found.append(ImageLevel(block, tuple(1 + gate for gate in gates), torch.exp(0.5 * scale)))
             if max(image.shape[2:]) <= COARSEST:
                 return found
             image = pooled(pad_to_multiple(image, 2))
 
-    def _through(self, h: Tensor, levels: list[Level]) -> Tensor:
+    def _through(self, h: Tensor, levels: list[ImageLevel]) -> Tensor:
         """Down from a level's features to the coarsest, and the transpose back up."""
         (block, gates, scale), *coarser = levels
         pairs = block.pairs

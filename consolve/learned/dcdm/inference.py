@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from consolve.learned.dcdm.deep import DeepNetwork, Level
+from consolve.learned.dcdm.deep import DeepNetwork, ImageLevel
 from consolve.learned.dcdm.format import DCDMWeights
 from consolve.learned.dcdm.network import DirectionNetwork, image_channels, network_of
 from consolve.pde.poisson.grid import GridOperator
@@ -131,7 +131,7 @@ class DCDMPreconditioner:
         self.setups += 1
 
     @torch.inference_mode()
-    def _made_of_image(self) -> tuple[list[Level], ...]:
+    def _made_of_image(self) -> tuple[list[ImageLevel], ...]:
         """What the deep network makes of the cell image alone, once for an operator."""
         if not isinstance(self.network, DeepNetwork):
             return ()

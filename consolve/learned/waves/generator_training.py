@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from consolve.learned.training.record import digest_of
@@ -86,13 +85,6 @@ def generator_settings(data: WaveData, **sizes: Any) -> GeneratorSettings:
         low=tuple(float(v) for v in low), high=tuple(float(v) for v in high), scale=scale,
         shape=tuple(int(n) for n in data.u.shape[1:]), **sizes,
     )  # fmt: skip
-
-
-def generator_of(settings: GeneratorSettings, tensors: dict[str, NDArray[np.float32]]) -> TorchGenerator:
-    """The torch network with these weights, without gradients."""
-    net = TorchGenerator(settings)
-    net.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
-    return net.requires_grad_(False)
 
 
 def _check_zone(data: WaveData, name: str) -> None:

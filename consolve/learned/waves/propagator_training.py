@@ -62,7 +62,7 @@ class PropagatorTrainingSettings(WaveTrainingSettings):
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunsInMemory:
     """Runs in memory: `u` (run, time, ny, nx) scaled to variance 1, `medium` (run, 3, ny, nx) and `speed`."""
 
     u: Tensor
@@ -70,12 +70,12 @@ class Runs:
     speed: Tensor
 
     @staticmethod
-    def of(data: WaveData, first: int = 0, last: int | None = None) -> Runs:
+    def of(data: WaveData, first: int = 0, last: int | None = None) -> RunsInMemory:
         arrays = data.read(first, last)
         u, speed = torch.from_numpy(arrays["u"]), torch.from_numpy(arrays["speed"])
         u /= u.flatten(1).std(1)[:, None, None, None] + 1e-12
         medium = medium_channels(arrays["speed"], arrays["fixed"])
-        return Runs(u, torch.from_numpy(medium), speed[:, None])
+        return RunsInMemory(u, torch.from_numpy(medium), speed[:, None])
 
 
 def relative_errors(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class PropagatorTraining(WaveTraining):
         torch.manual_seed(settings.seed)
         super().__init__(TorchPropagator(network), settings, digest_of(*digests), out, **options)
         self.settings: PropagatorTrainingSettings
-        self.runs, self.validation = Runs.of(data), Runs.of(validation, last=40)
+        self.runs, self.validation = RunsInMemory.of(data), RunsInMemory.of(validation, last=40)
         self.interval, self.spacing = data.interval, 1 / (data.u.shape[-1] - 1)
         self._domain = domain_of(data)
         if self.teacher is not None:

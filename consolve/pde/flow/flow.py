@@ -61,11 +61,6 @@ class StepReport:
     max_velocity: float
     geometry_changed: bool
 
-    @property
-    def divergence_per_step(self) -> float:
-        """Greatest relative change of a cell's volume in this step: ``divergence_after * dt``."""
-        return self.divergence_after * self.dt
-
 
 class Flow:
     """The state of a flow and its time step.

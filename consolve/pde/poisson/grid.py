@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from consolve.base.arrays import zeros
 from consolve.base.memory import require
+from consolve.base.threads import run_lines
 from consolve.pde.poisson import kernels
 from consolve.pde.poisson.null_space import ClosedComponents
 
@@ -146,9 +148,10 @@ class GridOperator:
         if types.ndim == 2:
             volumes.insert(0, volumes[0])
             sides = ((SOLID, SOLID), *sides)
-        kernels.faces_of_types(
-            as_volume(types), as_volume(k), mobility is not None, np.array(sides), *volumes,
-            as_volume(dirichlet),
+        image = as_volume(types)
+        run_lines(
+            kernels.faces_of_types, image.shape[0] * image.shape[1], numba.get_num_threads(), image,
+            as_volume(k), mobility is not None, np.array(sides), *volumes, as_volume(dirichlet),
         )  # fmt: skip
         return cls(faces, dirichlet, types == FLUID)
 

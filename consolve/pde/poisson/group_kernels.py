@@ -12,6 +12,16 @@ from consolve.base.jit import STRICT
 _CHUNKS = 64
 
 
+@njit(**STRICT)
+def _over_chunks(part):
+    """Sums over the first axis; Numba's own ``sum`` compiles the words of an error beside it."""
+    total = np.zeros(part.shape[1])
+    for chunk in range(part.shape[0]):
+        for g in range(total.size):
+            total[g] += part[chunk, g]
+    return total
+
+
 @njit(parallel=True, **STRICT)
 def remove_means(group, count, source, target):
     """target = source less its mean over each group, of ``count`` entries; entries of none are copied."""
@@ -22,7 +32,7 @@ def remove_means(group, count, source, target):
         for i in range(n * chunk // chunks, n * (chunk + 1) // chunks):
             if group[i] >= 0:
                 part[chunk, group[i]] += source[i]
-    mean = part.sum(axis=0) / count
+    mean = _over_chunks(part) / count
     for i in prange(n):
         target[i] = source[i] - mean[group[i]] if group[i] >= 0 else source[i]
 
@@ -47,4 +57,4 @@ def group_sums(group, groups, values):
                 total[chunk, g] += values[i]
                 size[chunk, g] += abs(values[i])
                 count[chunk, g] += 1
-    return total.sum(axis=0), size.sum(axis=0), count.sum(axis=0)
+    return _over_chunks(total), _over_chunks(size), _over_chunks(count)

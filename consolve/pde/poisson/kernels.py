@@ -59,12 +59,13 @@ def _face(other, k_own, k_other, varying, dtype_one):
     return 0 * dtype_one, 0 * dtype_one
 
 
-@njit(parallel=True, **STRICT)
-def faces_of_types(types, mobility, varying, sides, f0, f1, f2, dirichlet):
-    """Fill zeroed face and Dirichlet arrays from a cell-type image; ``sides`` is int (3, 2)."""
+@njit(**STRICT)
+def faces_of_types(types, mobility, varying, sides, f0, f1, f2, dirichlet, first, end):
+    """Fill zeroed face and Dirichlet arrays from a cell-type image, lines first..end - 1; ``sides`` is int
+    (3, 2)."""
     n0, n1, n2 = types.shape
     one = dirichlet.dtype.type(1)
-    for row in prange(n0 * n1):
+    for row in range(first, end):
         i, j = row // n1, row % n1
         for k in range(n2):
             if types[i, j, k] != 0:
@@ -170,45 +171,54 @@ def _neighbours(f0, f1, f2, i, j, k, n0, n1, n2, index, value):
     return m
 
 
-@njit(parallel=True, **STRICT)
-def assemble(f0, f1, f2, dirichlet, active, cells, number):
-    """CSR arrays of the rows ``cells``, columns sorted; ``number`` maps a cell to its column."""
+@njit(**STRICT)
+def _count_entries(f0, f1, f2, cells, indptr, first, end):
+    """indptr[row + 1] = entries of each row."""
+    n0, n1, n2 = f2.shape
+    index, value = np.empty(6, np.int64), np.empty(6, np.float64)
+    for row in range(first, end):
+        c = cells[row]
+        i, j, k = c // (n1 * n2), c // n2 % n1, c % n2
+        indptr[row + 1] = 1 + _neighbours(f0, f1, f2, i, j, k, n0, n1, n2, index, value)
+
+
+@njit(**STRICT)
+def _fill_rows(f0, f1, f2, dirichlet, active, cells, number, indptr, indices, data, first, end):
+    """Write the entries of each row."""
     n0, n1, n2 = active.shape
-    rows = cells.size
-    indptr = np.zeros(rows + 1, np.int32)
-    chunks = 64
-    for chunk in prange(chunks):
-        index, value = np.empty(6, np.int64), np.empty(6, np.float64)
-        for row in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
-            c = cells[row]
-            i, j, k = c // (n1 * n2), c // n2 % n1, c % n2
-            indptr[row + 1] = 1 + _neighbours(f0, f1, f2, i, j, k, n0, n1, n2, index, value)
-    for row in range(rows):
-        indptr[row + 1] += indptr[row]
-    indices = np.empty(indptr[rows], np.int32)
-    data = np.empty(indptr[rows], np.float64)
-    for chunk in prange(chunks):
-        index, value = np.empty(6, np.int64), np.empty(6, np.float64)
-        for row in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
-            c = cells[row]
-            i, j, k = c // (n1 * n2), c // n2 % n1, c % n2
-            m = _neighbours(f0, f1, f2, i, j, k, n0, n1, n2, index, value)
-            at = indptr[row]
-            total = np.float64(dirichlet[i, j, k])
-            for q in range(m):
-                total += value[q]
-            placed = False
-            for q in range(m):
-                if index[q] > c and not placed:
-                    indices[at], data[at] = number[c], total
-                    at += 1
-                    placed = True
-                indices[at], data[at] = number[index[q]], -value[q]
+    index, value = np.empty(6, np.int64), np.empty(6, np.float64)
+    for row in range(first, end):
+        c = cells[row]
+        i, j, k = c // (n1 * n2), c // n2 % n1, c % n2
+        m = _neighbours(f0, f1, f2, i, j, k, n0, n1, n2, index, value)
+        total, at, own = np.float64(dirichlet[i, j, k]), indptr[row], indptr[row]
+        for q in range(m):
+            total += value[q]
+            if index[q] < c:
+                own += 1
+        for q in range(m):
+            if at == own:
                 at += 1
-            if not placed:
-                indices[at], data[at] = number[c], total
-            if not active[i, j, k]:
-                data[at] = 1.0
+            indices[at], data[at] = number[index[q]], -value[q]
+            at += 1
+        indices[own], data[own] = number[c], total if active[i, j, k] else 1.0
+
+
+def assemble(*arrays: NDArray) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+    """CSR arrays of some rows, columns sorted.
+
+    Parameters
+    ----------
+    arrays
+        f0, f1, f2, dirichlet, active; int32 ``cells``, one a row; int32 ``number``, the column of each cell.
+    """
+    f0, f1, f2, _, _, cells, _ = arrays
+    threads = numba.get_num_threads()
+    indptr = np.zeros(cells.size + 1, np.int32)
+    run_lines(_count_entries, cells.size, threads, f0, f1, f2, cells, indptr)
+    np.cumsum(indptr, out=indptr)
+    indices, data = np.empty(indptr[-1], np.int32), np.empty(indptr[-1])
+    run_lines(_fill_rows, cells.size, threads, *arrays, indptr, indices, data)
     return indptr, indices, data
 
 

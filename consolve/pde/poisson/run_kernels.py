@@ -151,10 +151,3 @@ def label_cells(runs, start, number, labels):
         row[:] = -1
         for r in range(start[line], start[line + 1]):
             row[runs[r, 3] : runs[r, 3] + runs[r, 1]] = number[r]
-
-
-@njit(parallel=True, **STRICT)
-def label_entries(runs, number, labels):
-    """Number of each entry's run."""
-    for r in prange(runs.shape[0]):
-        labels[runs[r, 0] : runs[r, 0] + runs[r, 1]] = number[r]

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.data_file import DataCheck
 from consolve.pde.ritz.data import LEAST, LOW_WEIGHT, RitzData
 
 NORM_TOLERANCE = 1e-5
 """Largest deviation of a norm from 1: float32 rounds each entry."""
-_MOST = 20
-"""Faults that are told."""
 
 
 @dataclass
-class Check:
+class RitzCheck(DataCheck):
     """What :func:`check` found.
 
     Attributes
     ----------
-    faults
-        What is wrong, at most 20 texts; empty if the file is good.
     norm_error
         Largest deviation of a norm from 1.
     rayleigh_quotient, expected_quotient, quotient_tolerance
@@ -33,19 +30,13 @@ class Check:
         sum w^2 but for a correction by their number), and how far the mean may be from it by chance.
     """
 
-    faults: list[str] = field(default_factory=list)
     norm_error: float = 0.0
     rayleigh_quotient: float = float("nan")
     expected_quotient: float = float("nan")
     quotient_tolerance: float = float("nan")
 
-    def require(self, holds: Any, fault: str) -> None:
-        """Note the fault unless the condition holds."""
-        if not holds and len(self.faults) < _MOST:
-            self.faults.append(fault)
 
-
-def check(path: str | os.PathLike[str], report: Callable[[int, int], None] | None = None) -> Check:
+def check(path: str | os.PathLike[str], report: Callable[[int, int], None] | None = None) -> RitzCheck:
     """Check a file.
 
     Ritz values ascending, positive and within the range that A allows; of every chunk the digest; of every
@@ -65,26 +56,23 @@ def check(path: str | os.PathLike[str], report: Callable[[int, int], None] | Non
     RitzDataError
         If the file cannot be opened as a whole one.
     """
-    found = Check()
+    found = RitzCheck()
     with RitzData(path) as data:
         _check_values(found, data)
-        for chunk in range(data.ritz_set.chunks):
-            samples = data.ritz_set.samples_of(chunk)
-            b = data.right_hand_sides[samples]
-            found.require(
-                data.fits(chunk, b),
-                f"right-hand sides {samples.start} to {samples.stop - 1}: their content does not fit their "
-                "digest",
-            )
+
+        def look(chunk: int, arrays: dict[str, Any]) -> None:
+            samples, b = data.ritz_set.samples_of(chunk), arrays["right_hand_sides"]
             _check_chunk(found, data, samples.start, b)
             if chunk == 0 and not found.faults:
                 _check_quotient(found, data, b)
             if report is not None:
                 report(samples.stop, data.ritz_set.samples)
+
+        found.parts(data, look)
     return found
 
 
-def _check_values(found: Check, data: RitzData) -> None:
+def _check_values(found: RitzCheck, data: RitzData) -> None:
     values, set_ = data.ritz_values, data.ritz_set
     if not (0 < values.size <= set_.vectors and np.isfinite(values).all()):
         found.require(False, f"{values.size} finite Ritz values of {set_.vectors} vectors are not possible")
@@ -104,7 +92,7 @@ def _check_values(found: Check, data: RitzData) -> None:
     )
 
 
-def _check_chunk(found: Check, data: RitzData, first: int, b: NDArray[np.float32]) -> None:
+def _check_chunk(found: RitzCheck, data: RitzData, first: int, b: NDArray[np.float32]) -> None:
     active = data.operator.active
     inside = b[:, active].astype(np.float64)
     finite = np.isfinite(b).all(axis=tuple(range(1, b.ndim)))
@@ -135,7 +123,7 @@ def _check_chunk(found: Check, data: RitzData, first: int, b: NDArray[np.float32
         )
 
 
-def _check_quotient(found: Check, data: RitzData, b: NDArray[np.float32]) -> None:
+def _check_quotient(found: RitzCheck, data: RitzData, b: NDArray[np.float32]) -> None:
     inside = b[:, data.operator.active].astype(np.float64)
     quotients = np.einsum("ij,ji->i", inside, data.operator.to_csr() @ inside.T)
     values = data.ritz_values

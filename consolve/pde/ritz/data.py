@@ -4,7 +4,6 @@ specification."""
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -162,18 +161,6 @@ def chunk_digest(right_hand_sides: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.frombuffer(sha.digest(), np.uint8)
 
 
-def content_digest(
-    attributes: Mapping[str, Any], ritz_values: NDArray[np.float64], digests: NDArray[np.uint8]
-) -> str:
-    """SHA-256 of a file's content: format version and the attributes ``SETTINGS`` as JSON with sorted keys,
-    the Ritz values, the digests of the chunks."""
-    head = {"format": FORMAT_VERSION} | {name: attributes[name] for name in SETTINGS}
-    sha = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-    sha.update(np.ascontiguousarray(ritz_values, "<f8").tobytes())
-    sha.update(np.ascontiguousarray(digests, np.uint8).tobytes())
-    return sha.hexdigest()
-
-
 class RitzData(DataFile):
     """A file of Ritz data, checked when opened, read where it is sliced.
 
@@ -212,7 +199,7 @@ class RitzData(DataFile):
     """
 
     content, title, version = CONTENT, "Ritz data", FORMAT_VERSION
-    required = (*SETTINGS, *RECORD)
+    settings, required = SETTINGS, RECORD
     maker = "consolve data ritz"
     error, busy = RitzDataError, RitzDataBusy
 
@@ -222,7 +209,7 @@ class RitzData(DataFile):
         self.right_hand_sides = self._file["right_hand_sides"]
         self.ritz_values = self._file["ritz_values"][()]
         self.ritz_residuals = self._file["ritz_residuals"][()]
-        self.chunk_digests = self._file["chunk_digest"][()]
+        self.part_digests = self._file["chunk_digest"][()]
         self._checked: set[int] = set()
         self.operator = GridOperator(
             tuple(self._file["face_coefficient"][()]),
@@ -232,7 +219,7 @@ class RitzData(DataFile):
         if operator_digest(self.operator) != self.attributes["operator_digest"]:
             raise self.fault("the operator was changed, its digest does not fit")
         if self.complete:
-            found = content_digest(self.attributes, self.ritz_values, self.chunk_digests)
+            found = self.content_digest(self.attributes, self.ritz_values, self.part_digests)
             self._check_digest(found, "chunks")
 
     def read(self, picks: NDArray[np.int_]) -> NDArray[np.float32]:
@@ -257,16 +244,23 @@ class RitzData(DataFile):
                     found[place] = self.right_hand_sides[int(picks[place])]
             else:
                 b = self.right_hand_sides[samples]
-                self.check_part(
-                    self.fits(chunk, b), f"right-hand sides {samples.start} to {samples.stop - 1}"
-                )
+                self.check_part(chunk, {"right_hand_sides": b})
                 found[places] = b[picks[places] - samples.start]
                 self._checked.add(chunk)
         return found
 
-    def fits(self, chunk: int, right_hand_sides: NDArray[np.float32]) -> bool:
-        """Whether these are the right-hand sides of a chunk, by its digest."""
-        return bool((chunk_digest(right_hand_sides) == self.chunk_digests[chunk]).all())
+    def arrays(self, part: int) -> dict[str, NDArray[np.float32]]:
+        """The right-hand sides of a chunk, (samples of it, *shape)."""
+        return {"right_hand_sides": self.right_hand_sides[self.ritz_set.samples_of(part)]}
+
+    def part_name(self, part: int) -> str:
+        """Which right-hand sides."""
+        samples = self.ritz_set.samples_of(part)
+        return f"right-hand sides {samples.start} to {samples.stop - 1}"
+
+    def digest_of_part(self, arrays: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """SHA-256 of a chunk."""
+        return chunk_digest(arrays["right_hand_sides"])
 
     def _kept(self) -> int:
         dataset = self._file.get("ritz_values")

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.base.data_file import part_path
+from consolve.base.growing_file import part_path
 from consolve.pde.poisson.domains import make_domain
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.ritz.data import LEAST, LOW_WEIGHT, RitzData, RitzDataError, RitzSet
 from consolve.pde.ritz.lanczos import Lanczos, rank
 from consolve.pde.ritz.memory import Needs, free_memory
 from consolve.pde.ritz.step_log import StepLog, log_path, logged_basis
-from consolve.pde.ritz.writer import GrowingFile
+from consolve.pde.ritz.writer import RitzWriter
 
 Report = Callable[[str, int, int], None]
 """Called with what is made (``Lanczos steps``, ``right-hand sides``), how many are done, and of how many."""
@@ -89,7 +89,7 @@ def generate(
         lanczos, steps = _lanczos(operator, ritz_set, basis, log, report)
         sampler = RitzSampler(ritz_set, operator, lanczos)
         record = {"command": command, "revision": revision}
-        file = GrowingFile(path, ritz_set, settings, operator, sampler.values, sampler.residuals, record)
+        file = RitzWriter(path, ritz_set, settings, operator, sampler.values, sampler.residuals, record)
         try:
             samples = _stream(file, sampler, report)
             digest = file.finish()
@@ -220,12 +220,12 @@ def _lanczos(
     return lanczos, lanczos.size - old
 
 
-def _stream(file: GrowingFile, sampler: RitzSampler, report: Report | None) -> int:
+def _stream(file: RitzWriter, sampler: RitzSampler, report: Report | None) -> int:
     """Make and write the chunks that are missing; how many right-hand sides these are."""
     ritz_set, made = file.ritz_set, 0
     for chunk in np.flatnonzero(~file.done):
         values = sampler.chunk(int(chunk))
-        file.write(int(chunk), values)
+        file.write(int(chunk), {"right_hand_sides": values})
         made += values.shape[0]
         if report is not None:
             report("right-hand sides", ritz_set.samples_of(int(chunk)).stop, ritz_set.samples)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import zlib
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.base.data_file import write_bytes
-from consolve.base.files import new_file, open_in_place
+from consolve.base.files import new_file
+from consolve.base.growing_file import lock, write_bytes
 from consolve.pde.ritz.data import RitzDataBusy, RitzDataError
 
 _HEADER = 4096
@@ -70,7 +69,7 @@ class StepLog:
             raise RitzDataError(
                 f"{self.path} holds an unfinished set; go on with --resume, or remove it first"
             )
-        self._handle = self._lock()
+        self._handle = lock(self.path, RitzDataBusy)
         try:
             self._check_header(settings)
         except RitzDataError:
@@ -93,15 +92,6 @@ class StepLog:
             ) from error
         finally:
             fresh.unlink(missing_ok=True)
-
-    def _lock(self) -> int:
-        handle = open_in_place(self.path, os.O_RDWR)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(handle)
-            raise RitzDataBusy(f"{self.path}: another process has it open; wait for it to end") from error
-        return handle
 
     def _check_header(self, settings: Mapping[str, Any]) -> None:
         found = _header(self.path)

@@ -10,45 +10,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.data_file import DataCheck
 from consolve.pde.waves.data import SETTINGS, WaveData, settings
 from consolve.pde.waves.generation import solve_runs
 
 TOLERANCE = 1e-4
 """Largest difference of a run solved again, over its largest |u|.  One machine repeats itself exactly; other
 compilers and DOLFINx round in another order."""
-_MOST = 20
-"""Faults that are told."""
 
 
 @dataclass
-class Check:
+class WaveCheck(DataCheck):
     """What :func:`check` found.
 
     Attributes
     ----------
-    faults
-        What is wrong, at most 20 texts; empty if the file is good.
     differences
         By number of each run solved again: largest difference over the largest |u|.
     largest
         Largest |u| of all runs.
     """
 
-    faults: list[str] = field(default_factory=list)
     differences: dict[int, float] = field(default_factory=dict)
     largest: float = 0.0
-
-    def require(self, holds: Any, fault: str) -> None:
-        """Note the fault unless the condition holds."""
-        if not holds and len(self.faults) < _MOST:
-            self.faults.append(fault)
 
 
 def check(
     path: str | os.PathLike[str],
     again: Sequence[int] | None = None,
     report: Callable[[int, int], None] | None = None,
-) -> Check:
+) -> WaveCheck:
     """Check a file.
 
     Attributes, coordinates and times against those of the set; of every run the digest, that all is finite,
@@ -75,18 +66,21 @@ def check(
         wrong = [run for run in again if not 0 <= run < data.runs]
         if wrong:
             raise ValueError(f"{path} has runs 0 to {data.runs - 1}, there is no run {wrong[0]}")
-        found = Check()
+        found = WaveCheck()
         _check_settings(found, data)
-        for run in range(data.runs):
-            _check_run(found, data, run)
+
+        def look(run: int, arrays: dict[str, Any]) -> None:
+            _check_run(found, data, run, arrays)
             if report is not None:
                 report(run + 1, data.runs)
+
+        found.parts(data, look)
         for run in again:
             _check_again(found, data, run)
         return found
 
 
-def _check_settings(found: Check, data: WaveData) -> None:
+def _check_settings(found: WaveCheck, data: WaveData) -> None:
     expected = settings(data.wave_set, data.runs, data.vertices)
     for name in SETTINGS:
         value = data.attributes[name]
@@ -105,12 +99,11 @@ def _check_settings(found: Check, data: WaveData) -> None:
         )
 
 
-def _check_run(found: Check, data: WaveData, run: int) -> None:
+def _check_run(found: WaveCheck, data: WaveData, run: int, a: dict[str, Any]) -> None:
     def require(holds: Any, fault: str) -> None:
         found.require(holds, f"run {run}: {fault}")
 
-    a, attributes = data.arrays(run), data.attributes
-    require(data.fits(run, a), "its content does not fit its digest")
+    attributes = data.attributes
     u, speed, fixed = a["u"], a["speed"], a["fixed"]
     if np.isfinite(u).all():
         found.largest = max(found.largest, float(np.abs(u).max()))
@@ -147,7 +140,7 @@ def _within(values: NDArray, low_high: Sequence[float]) -> bool:
     return bool((np.isfinite(values) & (values >= low * (1 - 1e-6)) & (values <= high * (1 + 1e-6))).all())
 
 
-def _check_again(found: Check, data: WaveData, run: int) -> None:
+def _check_again(found: WaveCheck, data: WaveData, run: int) -> None:
     stored = data.arrays(run)
     solved = solve_runs(data.wave_set, [run], data.vertices)[0]
     found.require(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -105,16 +104,6 @@ def settings(wave_set: WaveSet, runs: int, vertices: int) -> dict[str, Any]:
     }
 
 
-def content_digest(attributes: Mapping[str, Any], digests: NDArray[np.uint8]) -> str:
-    """SHA-256 of a file's content: format version and the attributes of :func:`settings` as JSON with sorted
-    keys, then the digests of the runs in order.  How, when and by how many processes the file was made does
-    not enter."""
-    head = {"format": FORMAT_VERSION} | {name: attributes[name] for name in SETTINGS}
-    sha = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-    sha.update(np.ascontiguousarray(digests, np.uint8).tobytes())
-    return sha.hexdigest()
-
-
 class WaveDataBusy(WaveDataError):
     """A file of wave data that another process is writing."""
 
@@ -163,7 +152,7 @@ class WaveData(DataFile):
     """
 
     content, title, version = CONTENT, "wave data", FORMAT_VERSION
-    required = (*SETTINGS, *RECORD)
+    settings, required = SETTINGS, RECORD
     maker = "consolve data wave"
     error, busy = WaveDataError, WaveDataBusy
 
@@ -180,7 +169,7 @@ class WaveData(DataFile):
             self._file[name][()] for name in ("time", "x", "y", "start", "source")
         )
         self.kind = [text.decode() for text in self._file["kind"][()]]
-        self.medium_seed, self.run_digests = self._file["medium_seed"][()], self._file["run_digest"][()]
+        self.medium_seed, self.part_digests = self._file["medium_seed"][()], self._file["run_digest"][()]
         self.parameters = np.empty((self.runs, 0)) if self.wave_set.whole else self._file["parameters"][()]
         if self.complete:
             self._check_small()
@@ -189,7 +178,7 @@ class WaveData(DataFile):
         for name in ("time", "x", "y", "start", "source", "parameters"):
             if not np.isfinite(getattr(self, name)).all():
                 raise self.fault(f"dataset {name!r} holds NaN or Inf")
-        self._check_digest(content_digest(self.attributes, self.run_digests), "runs")
+        self._check_digest(self.content_digest(self.attributes, self.part_digests), "runs")
 
     @property
     def interval(self) -> float:
@@ -210,13 +199,17 @@ class WaveData(DataFile):
         source = Source(x, y, frequency, amplitude, radius=radius)
         return WaveProblem(medium, source, self.wave_set.boundaries)
 
-    def arrays(self, run: int) -> dict[str, Any]:
+    def arrays(self, part: int) -> dict[str, Any]:
         """All that is stored of one run, by name."""
-        return {name: self._file[name][run] for name in run_arrays(self.wave_set)}
+        return {name: self._file[name][part] for name in run_arrays(self.wave_set)}
 
-    def fits(self, run: int, arrays: Mapping[str, Any]) -> bool:
-        """Whether these are the arrays of a run, by its digest."""
-        return bool((run_digest(self.wave_set, arrays) == self.run_digests[run]).all())
+    def part_name(self, part: int) -> str:
+        """Which run."""
+        return f"run {part}"
+
+    def digest_of_part(self, arrays: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """SHA-256 of a run."""
+        return run_digest(self.wave_set, arrays)
 
     def read(self, first: int = 0, last: int | None = None) -> dict[str, NDArray]:
         """What is stored of the runs from ``first`` to before ``last``, by name, one after the other.
@@ -233,7 +226,7 @@ class WaveData(DataFile):
         }
         for place, run in enumerate(runs):
             arrays = self.arrays(run)
-            self.check_part(self.fits(run, arrays), f"run {run}")
+            self.check_part(run, arrays)
             for name, array in arrays.items():
                 found[name][place] = array
         return found

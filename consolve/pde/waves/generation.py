@@ -11,14 +11,14 @@ import numpy as np
 from numba import get_num_threads
 from numpy.typing import NDArray
 
-from consolve.base.data_file import part_path
+from consolve.base.growing_file import part_path
 from consolve.pde.waves.batch import run_many
-from consolve.pde.waves.data import settings
+from consolve.pde.waves.data import WaveData, settings
 from consolve.pde.waves.grid import WaveGrid
 from consolve.pde.waves.leapfrog import LeapFrog
 from consolve.pde.waves.problem import PixelMedium, WaveProblem
 from consolve.pde.waves.sampling import STORED_VERTICES, SampledRun, WaveSet, medium_at_vertices
-from consolve.pde.waves.writer import GrowingFile, digest_of_whole
+from consolve.pde.waves.writer import WaveWriter
 
 SOLVERS = ("leap-frog", "dolfinx")
 _BLOCK = 4
@@ -41,7 +41,7 @@ def solve_runs(
     solver: str = "leap-frog",
     threads: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Arrays of the given runs, as :meth:`consolve.pde.waves.writer.GrowingFile.write` takes them.
+    """Arrays of the given runs, as :meth:`consolve.pde.waves.writer.WaveWriter.write` takes them.
 
     A run does not depend on the others of the call, nor on the number of threads.
     """
@@ -181,7 +181,7 @@ def generate(
     Raises
     ------
     ValueError, OSError, RuntimeError
-        On all ranks, the error of the first that has one: as :class:`GrowingFile` and :func:`run_many`.
+        On all ranks, the error of the first that has one: as :class:`WaveWriter` and :func:`run_many`.
     """
     if not 1 <= runs:
         raise ValueError(f"a set has at least one run, got {runs}")
@@ -221,16 +221,18 @@ class _Desk:
     ) -> None:
         self._what = path, wave_set, runs, vertices, solver, command, resume
         self._report = report
-        self._file: GrowingFile | None = None
+        self._file: WaveWriter | None = None
         self._whole: str | None = None
 
     def open(self) -> list[int]:
         """Numbers of the runs that are missing."""
         path, wave_set, runs, vertices, solver, _, resume = self._what
         if resume and os.path.exists(path) and not part_path(path).exists():
-            self._whole = digest_of_whole(path, settings(wave_set, runs, vertices) | {"solver": solver})
+            with WaveData(path) as data:
+                data.check_settings(settings(wave_set, runs, vertices) | {"solver": solver})
+                self._whole = data.digest
             return []
-        self._file = GrowingFile(*self._what)
+        self._file = WaveWriter(*self._what)
         self._tell()
         return [int(number) for number in np.flatnonzero(~self._file.done)]
 
@@ -243,7 +245,7 @@ class _Desk:
 
     def _tell(self) -> None:
         if self._report is not None and self._file is not None:
-            self._report(int(self._file.done.sum()), self._file.runs)
+            self._report(int(self._file.done.sum()), self._file.done.size)
 
     def finish(self) -> str:
         """The digest."""

@@ -293,11 +293,6 @@ class WaveProblem:
                 raise ValueError(f"the source at ({s.x}, {s.y}) lies in a {name} of the medium; move it out")
 
 
-def sample_medium(kind: str, seed: int) -> Medium:
-    """The medium of that kind and seed with speeds between 1 and 2."""
-    return Medium(kind, seed)
-
-
 def sample_source(
     seed: int,
     medium: MediumLike,

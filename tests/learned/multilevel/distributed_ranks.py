@@ -9,6 +9,7 @@ distributed_ranks.py faults     NaN on one rank; coefficients beyond single prec
 import json
 import sys
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,10 +17,12 @@ from mpi4py import MPI
 
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.learned.multilevel.format import load_weights
-from consolve.learned.multilevel.ranks.plan import cost_of_application
 from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel, UnservedGrid
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.domains import make_domain
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+from traffic import cost_of_application
 
 COMM = MPI.COMM_WORLD
 

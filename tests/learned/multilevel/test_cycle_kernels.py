@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from packed_coefficients import unpack
 
 from consolve.learned.multilevel.cycle import cycle_kernels as ck
+from consolve.learned.multilevel.cycle import line_kernels as lk
 from consolve.learned.multilevel.cycle import row_vectors as rv
 from consolve.learned.multilevel.cycle import vector_kernels as vk
 from consolve.learned.multilevel.cycle.layout import (
@@ -14,7 +16,7 @@ from consolve.learned.multilevel.cycle.layout import (
     record_of,
     runs_of,
 )
-from consolve.learned.multilevel.cycle.packing import is_packable, pack, unit_of, unpack
+from consolve.learned.multilevel.cycle.packing import is_packable, pack, unit_of
 
 SHAPES = [(5, 6), (8, 8), (7, 9), (1, 6), (6, 1), (4, 5, 6), (5, 4, 7), (3, 1, 8), (6, 7, 1), (2, 3, 70)]
 NONE = np.empty((0, 0))
@@ -206,7 +208,7 @@ def test_restrict_is_the_transpose_of_prolong(shape, packed):
     _, rows, width = coarse.split_shape
     natural = np.full((rows, rv.natural_width.py_func(width)), 3.0, np.float32)
     at = natural.ctypes.data + 4
-    ck.join(coarse.record, at, 0, coarse.volume[0] * coarse.volume[1])
+    lk.join_lines(coarse.record, at, 0, coarse.volume[0] * coarse.volume[1])
     units = level.volume[0] if level.volume[0] > 1 else level.volume[1]
     for begin, end in ((0, units // 3), (units // 3, units)):
         ck.prolong(level.record, coarse.record, unit, at, begin, end, 2)
@@ -227,7 +229,7 @@ def by_single_steps(level, coarse, unit, alpha):
     ck.restrict(level.record, coarse.record, unit, 0, coarse_units, 1)
     b = coarse.natural("b").copy()
     natural = coarse.arrays["b"].ctypes.data + 4
-    ck.join(coarse.record, natural, 0, coarse.volume[0] * coarse.volume[1])
+    lk.join_lines(coarse.record, natural, 0, coarse.volume[0] * coarse.volume[1])
     ck.prolong(level.record, coarse.record, unit, natural, 0, units, 1)
     for q in reversed(range(steps)):
         ck.half_sweep(level.record, 0, units, q % 2, rv.RELAX, alpha[q // 2, q % 2], 1)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consolve.learned.multilevel.engine.preconditioner import uniform_level
 from consolve.learned.multilevel.format import load_weights
 from consolve.learned.multilevel.setup import cell_codes, finest_kernels
-from consolve.learned.multilevel.setup.hierarchy import Hierarchy, LevelBuilder
+from consolve.learned.multilevel.setup.hierarchy import Hierarchy
+from consolve.learned.multilevel.setup.level_builder import LevelBuilder, UniformLevel
 from consolve.learned.multilevel.setup.perceptron_kernels import exponentials, perceptron, value_at_zero
 from consolve.pde import GridOperator
 from consolve.pde.poisson.domains import make_domain
@@ -27,7 +27,7 @@ def both(operator, network, threads=2):
     if operator.ndim == 2:
         scaled[0] = np.zeros((1, 1, 1), np.float32)
     plain.build(scaled, fixed.astype(np.float32))
-    fast.build_uniform(uniform_level(UniformOperator.of(operator)))
+    fast.build_uniform(UniformLevel.of(UniformOperator.of(operator)))
     return plain, fast
 
 
@@ -90,7 +90,7 @@ def test_diagonals_that_cannot_be_packed_take_the_other_way():
     operator = GridOperator.from_cell_types(np.zeros((9, 9), np.uint8), 2)
     for factor, packed in ((2.0, True), (0.3, False), (100.0, False)):
         changed = GridOperator(operator.face_coefficient, factor * operator.dirichlet, operator.active)
-        assert (uniform_level(UniformOperator.of(changed)) is not None) == packed
+        assert (UniformLevel.of(UniformOperator.of(changed)) is not None) == packed
 
 
 @pytest.mark.parametrize("count", [1, 16, 37])

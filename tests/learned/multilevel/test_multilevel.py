@@ -9,8 +9,8 @@ import pytest
 import scipy.linalg
 from hypothesis import example, given
 from hypothesis import strategies as st
+from packed_coefficients import unpack
 
-from consolve.learned.multilevel.cycle.packing import unpack
 from consolve.learned.multilevel.cycle.row_vectors import KEPT
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.learned.multilevel.format import Weights, load_weights

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from traffic import cost_of_application
 
 from consolve.learned.multilevel.ranks.partition import (
     MOST_IMBALANCE,
@@ -15,7 +16,7 @@ from consolve.learned.multilevel.ranks.partition import (
     whole,
     with_levels,
 )
-from consolve.learned.multilevel.ranks.plan import HALO, cost_of_application, make_plan, with_halo
+from consolve.learned.multilevel.ranks.plan import HALO, make_plan, with_halo
 
 SIZES = st.integers(1, 70)
 

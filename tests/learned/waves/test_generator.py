@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from consolve.learned.waves.format import GeneratorSettings, WaveWeights  # noqa: E402
 from consolve.learned.waves.generator import TorchGenerator, shuffle  # noqa: E402
-from consolve.learned.waves.generator_training import field_vrmse, generator_of  # noqa: E402
+from consolve.learned.waves.generator_training import field_vrmse  # noqa: E402
 
 SMALL = GeneratorSettings(
     (0.0, -2.0), (1.0, 2.0), 1.5, (16, 8, 12), harmonics=2, hidden=16, seeds=5, width=6, layers=4, factor=2
@@ -31,7 +31,8 @@ def test_tensors_are_those_of_the_settings(ranks):
     net = network(ranks=ranks)
     tensors = net.tensors()
     assert {name: t.shape for name, t in tensors.items()} == net.settings.tensor_shapes()
-    again = generator_of(net.settings, WaveWeights(net.settings, tensors).tensors)
+    again, stored = TorchGenerator(net.settings), WaveWeights(net.settings, tensors).tensors
+    again.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in stored.items()})
     fields = net(PLACES)
     assert fields.shape == (3, 16, 8, 12) and torch.equal(again(PLACES), fields)
 

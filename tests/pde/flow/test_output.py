@@ -6,13 +6,13 @@ import xml.etree.ElementTree as ElementTree
 import h5py
 import numpy as np
 import pytest
+from direct_solver import DirectSolver
 from full_disk import files_up_to
 
 from consolve.pde.flow.flow import Flow
 from consolve.pde.flow.output import FlowWriter, cell_velocity
 from consolve.pde.flow.picture import render, save_animation, save_picture
 from consolve.pde.flow.scenes import make_scene
-from consolve.pde.poisson.direct_solver import DirectSolver
 
 
 @pytest.fixture(params=[(14, 11), (9, 8, 10)])

@@ -104,7 +104,7 @@ def set_b(index, value):
         ((1500, 1, 1), np.nan, "right-hand side 1500 holds NaN or Inf"),
         ((3, 0), 0.5, "right-hand side 3 has norm"),
         (2099, 0, "right-hand side 2099 has norm 0, not 1"),
-        ((5, 3, 3), 1e-3, "right-hand sides 0 to 1023: their content does not fit"),
+        ((5, 3, 3), 1e-3, "right-hand sides 0 to 1023: the content does not fit"),
     ],
 )
 def test_the_check_finds_faults(tmp_path, small, index, value, message):

@@ -7,8 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from consolve.base import data_file
-from consolve.base.data_file import part_path
+from consolve.base.growing_file import part_path
 from consolve.base.hdf5 import import_h5py
 from consolve.pde.poisson.domains import make_domain
 from consolve.pde.poisson.grid import GridOperator
@@ -288,7 +287,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, small, monkeypatch, at):
         return real(handle, data, place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data_file.os, "pwrite", pwrite)
+        patch.setattr("consolve.base.growing_file.os.pwrite", pwrite)
         with pytest.raises(OSError, match="No space left on device; .* --resume goes on from there"):
             generate(path, SMALL)
     made = generate(path, SMALL, resume=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consolve.base.data_file import part_path
+from consolve.base.growing_file import part_path
 from consolve.base.hdf5 import import_h5py
 from consolve.pde.waves import generation as wave_generation
 from consolve.pde.waves.check import check
@@ -16,7 +16,7 @@ from consolve.pde.waves.data import WaveData, WaveDataBusy, WaveDataError, layou
 from consolve.pde.waves.generation import generate, solve_runs
 from consolve.pde.waves.leapfrog import LeapFrog
 from consolve.pde.waves.sampling import SETS, STORED_VERTICES, WaveSet
-from consolve.pde.waves.writer import GrowingFile
+from consolve.pde.waves.writer import WaveWriter
 
 h5py = import_h5py()
 RUNS = 6
@@ -43,7 +43,7 @@ def copy(files, tmp_path):
 
 def begun(path, wave_set, runs, done):
     """A part file with some runs in it."""
-    file = GrowingFile(path, wave_set, runs, STORED_VERTICES, "leap-frog")
+    file = WaveWriter(path, wave_set, runs, STORED_VERTICES, "leap-frog")
     for run, arrays in zip(done, solve_runs(wave_set, done, STORED_VERTICES)):
         file.write(run, arrays)
     file.close()
@@ -109,7 +109,7 @@ def test_what_is_read_of_whole_runs_is_checked(files, copy):
 def test_a_shorter_set_is_the_beginning_of_a_longer_one(files, tmp_path):
     generate(tmp_path / "short.h5", WaveSet("zone", "test", 3), 2, STORED_VERTICES)
     with WaveData(tmp_path / "short.h5") as short, WaveData(files["zone"]) as long:
-        assert np.array_equal(short.run_digests, long.run_digests[:2])
+        assert np.array_equal(short.part_digests, long.part_digests[:2])
         assert np.array_equal(short.u[()], long.u[:2])
         assert short.digest != long.digest
 
@@ -143,10 +143,10 @@ def test_a_run_that_was_half_written_is_made_again(files, tmp_path):
 def test_a_process_killed_in_the_middle_of_a_write_loses_that_run_only(tmp_path, calls):
     code = f"""
 import os, signal, sys
-from consolve.pde.waves import writer as wave_data_writer
+from consolve.base import growing_file
 from consolve.pde.waves.generation import generate
 from consolve.pde.waves.sampling import WaveSet
-write, count = wave_data_writer.write_bytes, 0
+write, count = growing_file.write_bytes, 0
 def killed(handle, entry, place):
     global count
     count += 1
@@ -154,7 +154,7 @@ def killed(handle, entry, place):
         write(handle, entry[: len(entry) // 2], place)
         os.kill(os.getpid(), signal.SIGKILL)
     write(handle, entry, place)
-wave_data_writer.write_bytes = killed
+growing_file.write_bytes = killed
 generate(sys.argv[1], WaveSet("zone"), 4, 64)
 """
     path = tmp_path / "a.h5"
@@ -218,10 +218,10 @@ def test_a_truncated_part_file_says_what_to_do(tmp_path):
 
 def test_two_processes_do_not_write_one_file(tmp_path):
     path = tmp_path / "a.h5"
-    first = GrowingFile(path, WaveSet("zone"), 2, STORED_VERTICES, "leap-frog")
+    first = WaveWriter(path, WaveSet("zone"), 2, STORED_VERTICES, "leap-frog")
     try:
         with pytest.raises(WaveDataBusy, match="another process"):
-            GrowingFile(path, WaveSet("zone"), 2, STORED_VERTICES, "leap-frog", resume=True)
+            WaveWriter(path, WaveSet("zone"), 2, STORED_VERTICES, "leap-frog", resume=True)
     finally:
         first.close()
 
@@ -253,14 +253,14 @@ def test_a_disk_that_is_full_in_the_middle_keeps_the_runs_before(tmp_path, monke
         return pwrite(handle, data, place)
 
     with monkeypatch.context() as patched:
-        patched.setattr("consolve.base.data_file.os.pwrite", full)
+        patched.setattr("consolve.base.growing_file.os.pwrite", full)
         with pytest.raises(OSError, match=r"cannot write run 1 .*No space left.*--resume"):
             generate(path, WaveSet("zone"), 3, STORED_VERTICES)
     assert generate(path, WaveSet("zone"), 3, STORED_VERTICES, resume=True).solved == 2
 
 
 def test_a_run_of_the_wrong_shape_is_refused(tmp_path):
-    file = GrowingFile(tmp_path / "a.h5", WaveSet("zone"), 2, STORED_VERTICES, "leap-frog")
+    file = WaveWriter(tmp_path / "a.h5", WaveSet("zone"), 2, STORED_VERTICES, "leap-frog")
     arrays = solve_runs(WaveSet("zone"), [0], STORED_VERTICES)[0]
     with pytest.raises(ValueError, match="speed of run 0 has shape"):
         file.write(0, arrays | {"speed": np.ones((3, 3))})
@@ -336,7 +336,7 @@ def test_damage_that_shows_at_opening_is_named(copy, change, message):
     ("name", "place", "value", "message"),
     [
         ("u", (1, 5, 30, 30), np.nan, "run 1: u holds NaN or Inf"),
-        ("u", (1, 5, 30, 30), 7.0, "run 1: its content does not fit its digest"),
+        ("u", (1, 5, 30, 30), 7.0, "run 1: the content does not fit its digest"),
         ("u", (1,), 0.0, "run 1: u is 0 everywhere"),
         ("u", (4,), 1.0, "run 4: u is not 0 at its fixed vertices"),
         ("speed", (2, 0, 0), 1.5, r"run 2: speeds leave \[0.5, 1.0\]"),
@@ -363,9 +363,7 @@ def test_the_check_solves_again_and_finds_a_forged_run(copy):
         wave_set = WaveSet("propagator", "test", 3)
         arrays = {name: file[name][0] for name in layout(wave_set, 1) if file[name].shape[0] == RUNS}
         file["run_digest"][0] = run_digest(wave_set, arrays)
-        from consolve.pde.waves.data import content_digest
-
-        digest = content_digest(settings(wave_set, RUNS, STORED_VERTICES), file["run_digest"][()])
+        digest = WaveData.content_digest(settings(wave_set, RUNS, STORED_VERTICES), file["run_digest"][()])
         file.attrs.modify("digest", np.bytes_(digest.encode()))
     assert check(copy, again=[1]).faults == []
     found = check(copy, again=[0])

@@ -10,10 +10,10 @@ from consolve.pde.waves.leapfrog import LeapFrog
 from consolve.pde.waves.problem import (
     ALL_MEDIA,
     Boundaries,
+    Medium,
     PixelMedium,
     Source,
     WaveProblem,
-    sample_medium,
     sample_source,
     vrmse,
 )
@@ -158,7 +158,7 @@ def twin(problem, grid, step, steps, u, v):
 @pytest.mark.parametrize("kind", ALL_MEDIA)
 @pytest.mark.parametrize("n", [22, 34, 35])  # 34: rows of a whole number of vectors
 def test_the_kernel_is_the_leap_frog_written_with_whole_arrays(kind, n):
-    medium = sample_medium(kind, 3)
+    medium = Medium(kind, 3)
     source = sample_source(1, medium)
     source = Source(source.x, source.y, 5.0, radius=0.08)  # its window is cut by the sides
     problem = WaveProblem(medium, source, Boundaries("absorbing", "fixed", "free", "absorbing"))
@@ -171,7 +171,7 @@ def test_the_kernel_is_the_leap_frog_written_with_whole_arrays(kind, n):
 
 @pytest.mark.parametrize("kind", ALL_MEDIA)
 def test_energy_changes_by_the_work_of_the_source_and_the_loss_at_the_sides(kind):
-    medium = sample_medium(kind, 1)
+    medium = Medium(kind, 1)
     source = sample_source(0, medium)
     x, y = mesh_grid(64)
     initial = np.sin(7 * x * y), np.cos(5 * x - y)
@@ -200,14 +200,14 @@ def test_a_source_on_an_absorbing_side_keeps_the_balance():
 @pytest.mark.parametrize("kind", ["smooth", "obstacles", "holes"])
 def test_energy_is_conserved_without_source_and_absorbing_sides(kind, sides):
     u, v = np.random.default_rng(1).normal(size=(2, 64, 64))
-    run = LeapFrog(WaveProblem(sample_medium(kind, 0), None, sides), 64, initial=(u, v))
+    run = LeapFrog(WaveProblem(Medium(kind, 0), None, sides), 64, initial=(u, v))
     start = run.energy()
     run.run([1.0])
     assert abs(run.energy() / start - 1) < 1e-12 and run.lost == 0 and run.work == 0
 
 
 def test_runs_go_on_and_start_again():
-    medium = sample_medium("inclusions", 0)
+    medium = Medium("inclusions", 0)
     problem = WaveProblem(medium, sample_source(0, medium))
     run, times = LeapFrog(problem, 64), 0.02 * np.arange(30)
     whole = run.run(times)
@@ -222,14 +222,14 @@ def test_runs_go_on_and_start_again():
 
 
 def test_single_precision_follows_double_precision():
-    medium = sample_medium("smooth", 0)
+    medium = Medium("smooth", 0)
     problem = WaveProblem(medium, sample_source(0, medium))
     double, single = LeapFrog(problem, 127).run([1.0]), LeapFrog(problem, 127, np.float32).run([1.0])
     assert single.dtype == np.float32 and vrmse(single, double) < 2e-5
 
 
 def test_many_runs_are_the_runs_one_by_one():
-    media = [sample_medium(kind, 0) for kind in ALL_MEDIA]
+    media = [Medium(kind, 0) for kind in ALL_MEDIA]
     problems = [WaveProblem(m, sample_source(s, m)) for m in media for s in range(2)]
     problems += [WaveProblem(media[0], sample_source(0, media[0]), FIXED)]
     problems += [WaveProblem(media[1], Source(0.5, 0.5, 4.0, radius=0.05))]

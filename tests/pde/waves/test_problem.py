@@ -15,7 +15,6 @@ from consolve.pde.waves.problem import (
     PixelMedium,
     Source,
     WaveProblem,
-    sample_medium,
     sample_source,
     vrmse,
 )
@@ -29,11 +28,11 @@ def centres(cells):
 @pytest.mark.parametrize("kind", ALL_MEDIA)
 def test_a_medium_is_a_function_of_its_kind_and_seed(kind):
     x, y = centres(63)
-    speeds = [sample_medium(kind, seed).speed(x, y) for seed in (4, 4, 5)]
+    speeds = [Medium(kind, seed).speed(x, y) for seed in (4, 4, 5)]
     assert np.array_equal(speeds[0], speeds[1])
     assert not np.array_equal(speeds[0], speeds[2])
-    copy = pickle.loads(pickle.dumps(sample_medium(kind, 4)))
-    assert copy == sample_medium(kind, 4) and np.array_equal(copy.speed(x, y), speeds[0])
+    copy = pickle.loads(pickle.dumps(Medium(kind, 4)))
+    assert copy == Medium(kind, 4) and np.array_equal(copy.speed(x, y), speeds[0])
 
 
 @pytest.mark.parametrize("kind", ALL_MEDIA)
@@ -50,12 +49,12 @@ def test_speeds_are_in_range_and_scattered_points_see_what_a_grid_sees(kind):
 @pytest.mark.parametrize("kind", [k for k in ALL_MEDIA if k != "constant"])
 def test_media_are_not_constant(kind):
     x, y = centres(63)
-    assert all(np.ptp(sample_medium(kind, seed).speed(x, y)) > 0.02 for seed in range(5))
+    assert all(np.ptp(Medium(kind, seed).speed(x, y)) > 0.02 for seed in range(5))
 
 
 def test_no_two_kinds_share_their_draws_and_unseen_ones_are_no_training_media():
     x, y = centres(63)
-    images = [sample_medium(kind, 3).speed(x, y) for kind in ALL_MEDIA]
+    images = [Medium(kind, 3).speed(x, y) for kind in ALL_MEDIA]
     for k, image in enumerate(images):
         assert not any(np.array_equal(image, other) for other in images[:k])
     assert not set(MEDIA) & set(UNSEEN_MEDIA)
@@ -64,7 +63,7 @@ def test_no_two_kinds_share_their_draws_and_unseen_ones_are_no_training_media():
 @pytest.mark.parametrize("kind", ["obstacles", "holes"])
 def test_obstacles_and_holes_are_the_same_set_on_every_grid_of_a_multiple_of_63_cells(kind):
     for seed in range(8):
-        medium = sample_medium(kind, seed)
+        medium = Medium(kind, seed)
         where, other = (medium.fixed, medium.hole) if kind == "obstacles" else (medium.hole, medium.fixed)
         coarse = where(*centres(63))
         assert 5 < coarse.sum() < 63 * 63 / 2 and not other(*centres(63)).any()
@@ -75,7 +74,7 @@ def test_obstacles_and_holes_are_the_same_set_on_every_grid_of_a_multiple_of_63_
 
 def test_the_smooth_medium_uses_all_speeds_equally():
     x, y = centres(40)
-    speeds = np.concatenate([sample_medium("smooth", seed).speed(x, y).reshape(-1) for seed in range(60)])
+    speeds = np.concatenate([Medium("smooth", seed).speed(x, y).reshape(-1) for seed in range(60)])
     shares = np.histogram(speeds, bins=5, range=(0.5, 1))[0] / speeds.size
     assert abs(shares - 0.2).max() < 0.05
 
@@ -102,7 +101,7 @@ def test_a_pixel_medium_is_constant_on_its_cells():
         (lambda: Source(0.5, 0.5, 3.0, radius=0.0), "positive"),
         (lambda: Source(0.5, 0.5, 3.0, amplitude=math.nan), "amplitude of a source must be finite"),
         (lambda: Source(0.5, 0.5, 3.0, kind="square"), "unknown signal 'square'"),
-        (lambda: sample_source(0, sample_medium("constant", 0), (5.0, 3.0)), "range of frequency"),
+        (lambda: sample_source(0, Medium("constant", 0), (5.0, 3.0)), "range of frequency"),
         (lambda: sample_source(0, PixelMedium([[1.0]], fixed=[[True]])), "no room for a source"),
     ],
 )
@@ -114,7 +113,7 @@ def test_bad_descriptions_are_refused(make, words):
 @pytest.mark.parametrize("x, y", [(1.2, 0.5), (0.5, -0.01), (math.inf, 0.5)])
 def test_a_source_outside_the_square_is_refused(x, y):
     with pytest.raises(ValueError, match=r"outside the unit square|finite"):
-        WaveProblem(sample_medium("constant", 0), Source(x, y, 4.0))
+        WaveProblem(Medium("constant", 0), Source(x, y, 4.0))
 
 
 def test_a_source_in_a_hole_or_a_fixed_cell_is_refused():
@@ -156,7 +155,7 @@ def test_the_sine_signal_fades_in_and_goes_on():
 def test_sampled_sources_are_in_range_and_away_from_obstacles(kind):
     angle = np.linspace(0, 2 * np.pi, 8)
     for seed in range(20):
-        medium = sample_medium(kind, seed)
+        medium = Medium(kind, seed)
         s = sample_source(seed, medium, (5.0, 6.5))
         assert 0.15 <= s.x <= 0.85 and 0.15 <= s.y <= 0.85 and 5.0 <= s.frequency <= 6.5
         x, y = s.x + 2 * s.radius * np.cos(angle), s.y + 2 * s.radius * np.sin(angle)
@@ -177,6 +176,6 @@ def test_vrmse_is_one_for_the_mean_and_scales_with_the_error():
 
 @pytest.mark.parametrize("kind", ALL_MEDIA)
 def test_a_medium_may_be_asked_at_a_single_point(kind):
-    medium = sample_medium(kind, 2)
+    medium = Medium(kind, 2)
     assert 0.5 <= float(medium.speed(0.3, 0.7)) <= 1.0
     assert bool(medium.fixed(0.3, 0.7)) in (False, True)

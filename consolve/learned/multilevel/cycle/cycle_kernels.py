@@ -24,6 +24,7 @@ from numba import njit, prange, types
 from consolve.base import vector_instructions as vi
 from consolve.base.jit import FAST
 from consolve.learned.multilevel.cycle import row_vectors as rv
+from consolve.learned.multilevel.cycle.layout import SERIAL_CELLS
 from consolve.learned.multilevel.cycle.line_kernels import (
     COLUMNS,
     N0,
@@ -52,8 +53,6 @@ from consolve.learned.multilevel.cycle.row_vectors import (
 
 __all__ = ["COLUMNS"]
 
-SERIAL_CELLS = 20_000
-"""Levels with fewer cells run on one thread: a parallel region costs more than it saves."""
 BLOCK_BYTES = 1 << 21
 """Of the layers on the way through a pass, for each thread."""
 
@@ -309,12 +308,6 @@ def _restrict_threads(g, coarse, unit, begin, end, parts):
 def restrict(g, coarse, unit, begin, end, threads):
     """b_coarse = P^T t on coarse units begin <= u < end."""
     _restrict_threads(g, coarse, unit, begin, end, max(1, min(threads, end - begin)))
-
-
-@njit(types.void(_RECORD, _INT, _INT, _INT), **FAST)
-def join(g, natural, start, stop):
-    """x of lines start <= i * n1 + j < stop in natural order; see line_kernels."""
-    join_lines(g, natural, start, stop)
 
 
 @njit(parallel=True, **FAST)

@@ -14,6 +14,8 @@ from consolve.learned.multilevel.cycle.line_kernels import COLUMNS
 from consolve.learned.multilevel.cycle.row_vectors import LANES, row_width
 from consolve.learned.multilevel.format import COARSEST
 
+SERIAL_CELLS = 20_000
+"""Levels with fewer cells run on one thread: a parallel region costs more than it saves."""
 VECTORS = ("x", "b", "residual")
 COEFFICIENTS = ("smoother", "diagonal", "own", "prolong0", "prolong1", "prolong2", "face0", "face1", "face2")
 PACKED_COEFFICIENTS = ("relax", "moves")

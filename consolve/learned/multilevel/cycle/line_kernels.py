@@ -26,7 +26,7 @@ from numba import cfunc, njit, types
 from numba.core.ccallback import CFunc
 
 from consolve.base import vector_instructions as vi
-from consolve.base.jit import FAST
+from consolve.base.jit import FAST, collector_rests
 from consolve.learned.multilevel.cycle import row_vectors as rv
 
 COLUMNS = (
@@ -243,7 +243,8 @@ def _compiled() -> dict[str, CFunc]:
         _sweep_lines, _restrict_lines, _join_lines, _prolong_lines, _product_lines, _advance_lines
     )}  # fmt: skip
     options = {"cache": True, "fastmath": FAST["fastmath"], "error_model": FAST["error_model"]}
-    return {name: cfunc(_SIGNATURES[name], **options)(f) for name, f in functions.items()}
+    with collector_rests():
+        return {name: cfunc(_SIGNATURES[name], **options)(f) for name, f in functions.items()}
 
 
 @njit(inline="always")

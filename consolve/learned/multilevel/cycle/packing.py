@@ -2,7 +2,6 @@
 
 import numpy as np
 from numba import njit, prange
-from numpy.typing import NDArray
 
 from consolve.base.jit import FAST
 from consolve.learned.multilevel.cycle.row_vectors import KEPT
@@ -91,17 +90,3 @@ def pack(smoother, diagonal, own, p0, p1, p2, unit, relax, moves):
             pack_moves(c[low:high], d[low:high], e[low:high], f[low:high], per_unit, h[low:high])
         else:
             pack_moves_2d(c[low:high], e[low:high], f[low:high], per_unit, h[low:high])
-
-
-def unpack(
-    relax: NDArray[np.uint32], moves: NDArray[np.uint32], unit: np.float32
-) -> dict[str, NDArray[np.float32]]:
-    """The coefficients that packed ones stand for: smoother, diagonal, own, prolong0, prolong1, prolong2."""
-    weights = [((moves >> np.uint32(shift)) & np.uint32(127)) * np.float32(unit) for shift in (14, 7, 0)]
-    own = (moves >> np.uint32(21)) / np.float32(KEPT) - sum(weights)
-    arrays = {
-        "smoother": (relax & np.uint32(0xFFFF0000)).view(np.float32),
-        "diagonal": (relax << np.uint32(16)).view(np.float32),
-        "own": own,
-    }
-    return arrays | {f"prolong{axis}": weight for axis, weight in enumerate(weights)}

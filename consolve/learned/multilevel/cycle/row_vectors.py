@@ -34,7 +34,7 @@ from consolve.base.vector_instructions import (
     INDEX,
     LANES,
     Body,
-    Vectors,
+    VectorBuilder,
     named_intrinsic,
     never_inlined,
     row_kernel,
@@ -49,7 +49,7 @@ KEPT = 2047
 """Largest kept share, standing for 1."""
 
 
-def _relaxed(v: Vectors, at: Any, mode: int, s: Any, aw: Any, d: Any, x: Any, t: Any) -> None:
+def _relaxed(v: VectorBuilder, at: Any, mode: int, s: Any, aw: Any, d: Any, x: Any, t: Any) -> None:
     """The end of a half-sweep: from s = b + sum of the neighbours' parts."""
     if mode in (FIRST, FRESH, FRESH_AND_RESIDUAL):
         new = v.b.fmul(aw, s)
@@ -70,7 +70,7 @@ def _relaxed(v: Vectors, at: Any, mode: int, s: Any, aw: Any, d: Any, x: Any, t:
 
 
 def _packed_half_sweep(mode: int, axes: int) -> Body:
-    def body(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+    def body(v: VectorBuilder, at: Any, p: list[Any], scalars: list[Any]) -> None:
         x, b, t, relax, *neighbours = p
         used = [] if mode == FIRST else neighbours[: 2 * axes]
         s = v.total([v.load(b, at), *(v.load(q, at) for q in used)])
@@ -82,7 +82,7 @@ def _packed_half_sweep(mode: int, axes: int) -> Body:
 
 
 def _variable_half_sweep(mode: int, axes: int) -> Body:
-    def body(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+    def body(v: VectorBuilder, at: Any, p: list[Any], scalars: list[Any]) -> None:
         x, b, t, smoother, diagonal, *rest = p
         s = v.load(b, at)
         if mode != FIRST:
@@ -113,7 +113,7 @@ def _packed_prolongation(axes: int) -> Any:
     Even and odd are cells 2h and 2h + 1 of the row; coarse rows are in natural order.
     """
 
-    def body(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+    def body(v: VectorBuilder, at: Any, p: list[Any], scalars: list[Any]) -> None:
         centre = v.load(p[4], at)
         near = [v.b.fsub(v.load(q, at), centre) for q in p[5:7]]
         kept = v.b.fmul(centre, ir.Constant(FLOATS, [1 / KEPT] * LANES))
@@ -133,7 +133,7 @@ def _packed_prolongation(axes: int) -> Any:
 def _variable_prolongation(axes: int) -> Any:
     """(x_even, x_odd, own, p0, p1, p2 of even, those of odd cells, centre, near0, near1, vectors)."""
 
-    def body(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+    def body(v: VectorBuilder, at: Any, p: list[Any], scalars: list[Any]) -> None:
         x, weights, (centre, near0, near1) = p[:2], (p[2:6], p[6:10]), p[10:]
         for q, shift in ((0, -1), (1, 1)):
             own, p0, p1, p2 = weights[q]
@@ -151,7 +151,7 @@ packed_prolongation_2d, packed_prolongation_3d = _packed_prolongation(2), _packe
 variable_prolongation_2d, variable_prolongation_3d = _variable_prolongation(2), _variable_prolongation(3)
 
 
-def _packed_inside(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _packed_inside(v: VectorBuilder, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(total, t_even, t_odd, moves_even, moves_odd, unit, vectors): what a fine row inside the block adds."""
     total, t, moves = p[0], p[1:3], p[3:5]
     kept: list[Any] = []
@@ -170,7 +170,7 @@ def _packed_inside(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> Non
 def _packed_outside(axis: int) -> Any:
     """(total, t0, t1, moves0, moves1, unit, vectors): what a row of the next block along an axis adds."""
 
-    def body(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+    def body(v: VectorBuilder, at: Any, p: list[Any], scalars: list[Any]) -> None:
         sum_ = [
             v.b.fmul(v.float_of(v.field(v.words(moves, at), axis)), v.load(t, at))
             for t, moves in ((p[1], p[3]), (p[2], p[4]))
@@ -180,7 +180,7 @@ def _packed_outside(axis: int) -> Any:
     return row_kernel(f"packed_outside_{axis}", 5, 1, body)
 
 
-def _variable_inside(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _variable_inside(v: VectorBuilder, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(total, t_even, t_odd, own_even, own_odd, p2_even, p2_odd, vectors)."""
     total, t_even, t_odd, own_even, own_odd, p2_even, p2_odd = p
     sum_ = v.fma(v.load(own_even, at), v.load(t_even, at), v.load(total, at))
@@ -189,7 +189,7 @@ def _variable_inside(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> N
     v.store(v.fma(v.load(p2_odd, at, -1), v.load(t_odd, at, -1), sum_), total, at)
 
 
-def _variable_outside(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _variable_outside(v: VectorBuilder, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(total, t0, t1, p0, p1, vectors)."""
     sum_ = v.fma(v.load(p[3], at), v.load(p[1], at), v.load(p[0], at))
     v.store(v.fma(v.load(p[4], at), v.load(p[2], at), sum_), p[0], at)
@@ -201,7 +201,7 @@ variable_inside = row_kernel("variable_inside", 7, 0, _variable_inside)
 variable_outside = row_kernel("variable_outside", 5, 0, _variable_outside)
 
 
-def _join(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _join(v: VectorBuilder, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(natural, even, odd, vectors of a colour): both colours of a row in natural order."""
     low, high = v.load(p[1], at), v.load(p[2], at)
     pairs = [lane for q in range(LANES) for lane in (q, LANES + q)]
@@ -210,7 +210,7 @@ def _join(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
     v.store(v.shuffled(low, high, pairs[LANES:]), p[0], v.b.add(twice, ir.Constant(INDEX, 4 * LANES)))
 
 
-def _split(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _split(v: VectorBuilder, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(natural, even, odd, vectors of a colour): a row in natural order to both colours."""
     twice = v.b.mul(at, ir.Constant(INDEX, 2))
     first, second = v.load(p[0], twice), v.load(p[0], v.b.add(twice, ir.Constant(INDEX, 4 * LANES)))
@@ -222,7 +222,7 @@ join = row_kernel("join", 3, 0, _join)
 split = row_kernel("split", 3, 0, _split)
 
 
-def _clear(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _clear(v: VectorBuilder, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(target, vectors)"""
     v.store(ir.Constant(FLOATS, [0.0] * LANES), p[0], at)
 
@@ -230,7 +230,7 @@ def _clear(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
 clear = row_kernel("clear", 1, 0, _clear)
 
 
-def _advance(v: Vectors, at: Any, p: list[Any], scalars: list[Any]) -> None:
+def _advance(v: VectorBuilder, at: Any, p: list[Any], scalars: list[Any]) -> None:
     """(r, s, w, alpha, beta, vectors): s = w + beta s, r -= alpha s."""
     s = v.fma(scalars[1], v.load(p[1], at), v.load(p[2], at))
     v.store(s, p[1], at)
@@ -248,7 +248,7 @@ def _product(axes: int) -> Any:
     once, and the scalar products with it, added to PRODUCTS vectors of float64 at ``sums``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v = Vectors(builder)
+        v = VectorBuilder(builder)
         z, w, r, s, relax, *neighbours = arguments[:11]
         zero = ir.Constant(FLOATS, [0.0] * LANES)
         places = [ir.Constant(INDEX, 8 * HALF * q) for q in range(PRODUCTS)]

@@ -12,7 +12,7 @@ PATIENCE = 10
 """Iterations in which the residual norm has to halve."""
 
 
-class System(Protocol):
+class GridIteration(Protocol):
     """A x = b, and an iteration in grid space for it."""
 
     def begin(self, norm: float) -> None:
@@ -31,7 +31,7 @@ class System(Protocol):
         """Take note of an iteration that is not the last."""
 
 
-def iterate(system: System, norm: float, most: int, every: int = 0) -> tuple[int, float, int]:
+def iterate(system: GridIteration, norm: float, most: int, every: int = 0) -> tuple[int, float, int]:
     """Iterate until the system's test is met.
 
     The norms tested on the way are the iteration's own; before an end is declared, the residual is computed

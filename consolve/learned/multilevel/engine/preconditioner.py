@@ -7,20 +7,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.learned.multilevel.cycle import cycle_kernels, vector_kernels
-from consolve.learned.multilevel.cycle.layout import runs_of
-from consolve.learned.multilevel.cycle.packing import is_packable
+from consolve.learned.multilevel.cycle import vector_kernels
+from consolve.learned.multilevel.cycle.layout import SERIAL_CELLS, runs_of
 from consolve.learned.multilevel.engine.grid_directions import GridDirections
 from consolve.learned.multilevel.format import Weights
 from consolve.learned.multilevel.setup import setup_kernels
-from consolve.learned.multilevel.setup.hierarchy import (
-    EXTREME,
-    Hierarchy,
-    LevelBuilder,
-    LevelFacts,
-    UniformLevel,
-    vanishes,
-)
+from consolve.learned.multilevel.setup.hierarchy import Hierarchy, LevelFacts
+from consolve.learned.multilevel.setup.level_builder import EXTREME, LevelBuilder, UniformLevel, vanishes
 from consolve.pde.poisson.grid import GridOperator, as_volume
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.pde.poisson.uniform import UniformOperator
@@ -33,16 +26,6 @@ def powers_of_two(size: float) -> tuple[float, float]:
     """
     exponent = int(np.floor(np.log2(size))) if size > 0 else -1022
     return 2.0 ** min(-exponent, 1022), 2.0 ** max(exponent, -1022)
-
-
-def uniform_level(operator: UniformOperator) -> UniformLevel | None:
-    """What setup needs of an operator on the finest level; None if its diagonal cannot be packed."""
-    fixed = operator.fixed
-    with np.errstate(over="ignore", under="ignore"):
-        part = (fixed.part * (1 / operator.coefficient)).astype(np.float32)
-    if not is_packable(part):
-        return None
-    return UniformLevel(as_volume(operator.active), fixed.start, fixed.place, part)
 
 
 class MultilevelPreconditioner:
@@ -103,7 +86,7 @@ class MultilevelPreconditioner:
                 f"the operator is {operator.ndim}D, the weights are for {self.weights.ndim}D grids"
             )
         uniform = UniformOperator.of(operator)
-        level = None if uniform is None else uniform_level(uniform)
+        level = None if uniform is None else UniformLevel.of(uniform)
         if self._hierarchy is None or not self._hierarchy.fits(operator.shape, level is not None):
             self._hierarchy = self._directions = None  # their memory is free before the next is taken
             self._hierarchy = Hierarchy(self._builder, operator.shape, level is not None)
@@ -170,7 +153,7 @@ class MultilevelPreconditioner:
         assert hierarchy is not None
         if r.shape != (self._entries,) or z.shape != (self._entries,):
             raise ValueError(f"r and z must have {self._entries} entries, got {r.shape} and {z.shape}")
-        threads = self.threads if r.size >= cycle_kernels.SERIAL_CELLS else 1
+        threads = self.threads if r.size >= SERIAL_CELLS else 1
         with np.errstate(all="ignore"):
             total = float(vector_kernels.absolute_sum(r, threads))
         if total == 0:

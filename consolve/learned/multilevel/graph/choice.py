@@ -12,7 +12,8 @@ from consolve.base.jit import STRICT
 from consolve.learned.multilevel.format import SHIPPED
 from consolve.learned.multilevel.graph.widths import estimate_widths
 from consolve.pde.poisson.grid import GridOperator, as_volume
-from consolve.pde.poisson.uniform import UniformOperator
+from consolve.pde.poisson.kernels import root_of
+from consolve.pde.poisson.uniform import DirichletParts, UniformOperator
 
 SIDE = {2: 16, 3: 8}
 """Cells along the side of a sampled block, by dimension."""
@@ -52,83 +53,16 @@ class Difficulty:
 
 
 @njit(**STRICT)
-def _look(active, f0, f1, f2, start, place, uniform, side, corners, jump, counts):
-    """Add to counts: blocks with fluid, blocks in parts, cells with two faces along an axis, jumps.
-
-    ``start, place``: cells with a Dirichlet part by line, as in DirichletParts.
-    """
-    n0, n1, n2 = active.shape
-    parent, size = np.empty(side**3, np.int32), np.empty(side**3, np.int32)
-    held = np.empty(side**3, np.bool_)
-    for b in range(corners.shape[0]):
-        i0, j0, k0 = corners[b, 0], corners[b, 1], corners[b, 2]
-        i1, j1, k1 = min(i0 + side, n0), min(j0 + side, n1), min(k0 + side, n2)
-        s1, s0 = k1 - k0, (j1 - j0) * (k1 - k0)
-        fluid = 0
-        for i in range(i0, i1):
-            for j in range(j0, j1):
-                for k in range(k0, k1):
-                    here = (i - i0) * s0 + (j - j0) * s1 + k - k0
-                    parent[here] = here
-                    size[here] = 0
-                    held[here] = False
-                    if not active[i, j, k]:
-                        continue
-                    fluid += 1
-                    for axis in range(3):
-                        low = (i - i0, j - j0, k - k0)[axis]
-                        if low == 0:
-                            continue
-                        if axis == 0:
-                            near, c = active[i - 1, j, k], f0[0, 0, 0] if uniform else f0[i - 1, j, k]
-                            other = here - s0
-                        elif axis == 1:
-                            near, c = active[i, j - 1, k], f1[0, 0, 0] if uniform else f1[i, j - 1, k]
-                            other = here - s1
-                        else:
-                            near, c = active[i, j, k - 1], f2[0, 0, 0] if uniform else f2[i, j, k - 1]
-                            other = here - 1
-                        if uniform:
-                            is_open = near
-                        else:
-                            is_open = c > 0
-                            up = f0[i, j, k] if axis == 0 else (f1[i, j, k] if axis == 1 else f2[i, j, k])
-                            if c > 0 and up > 0:
-                                counts[2] += 1
-                                if up > jump * c or c > jump * up:
-                                    counts[3] += 1
-                        if is_open:
-                            p, q = here, other
-                            while parent[p] != p:
-                                parent[p] = parent[parent[p]]
-                                p = parent[p]
-                            while parent[q] != q:
-                                parent[q] = parent[parent[q]]
-                                q = parent[q]
-                            parent[max(p, q)] = min(p, q)
-        if fluid == 0:
-            continue
-        counts[0] += 1
-        for i in range(i0, i1):
-            for j in range(j0, j1):
-                for k in range(k0, k1):
-                    if active[i, j, k]:
-                        p = (i - i0) * s0 + (j - j0) * s1 + k - k0
-                        while parent[p] != p:
-                            p = parent[p]
-                        size[p] += 1
-                for q in range(start[i * n1 + j], start[i * n1 + j + 1]):
-                    if k0 <= place[q] < k1:
-                        p = (i - i0) * s0 + (j - j0) * s1 + place[q] - k0
-                        while parent[p] != p:
-                            p = parent[p]
-                        held[p] = True
-        free, bound = 0, 0
-        for p in range((i1 - i0) * s0):
-            if 8 * size[p] >= fluid:
-                free, bound = (free, bound + 1) if held[p] else (free + 1, bound)
-        if free > 1 or (free == 1 and bound > 0):
-            counts[1] += 1
+def _join(is_open, steps, part):
+    """part[c] = first cell of the part of cell c; it hangs together with c - steps[a] where is_open[a, c]."""
+    for c in range(part.size):
+        part[c] = c
+        for a in range(steps.size):
+            if is_open[a, c]:
+                p, q = root_of(part, c), root_of(part, c - steps[a])
+                part[max(p, q)] = min(p, q)
+    for c in range(part.size):
+        part[c] = root_of(part, c)
 
 
 def needs_graph(model: str, operator: GridOperator) -> bool:
@@ -138,32 +72,87 @@ def needs_graph(model: str, operator: GridOperator) -> bool:
 
 def difficulty(operator: GridOperator) -> Difficulty:
     """Look at an operator: widths of its cells, and a sample of blocks that is the same each time."""
-    active = as_volume(operator.active)
-    side, counts = SIDE[operator.ndim], np.zeros(4, np.int64)
-    corners = _corners(active.shape, side)
+    volume = as_volume(operator.active)
+    sample = _Sample(volume.shape, SIDE[operator.ndim])
+    active, pairs, jumps, stretch = sample.of(volume), 0, 0, 1.0
+    is_open = np.zeros((3, *active.shape), np.bool_)
     if isinstance(operator, UniformOperator):
-        none = np.zeros((1, 1, 1))
-        fixed = operator.fixed
-        _look(active, none, none, none, fixed.start, fixed.place, True, side, corners, JUMP, counts)
-        stretch = 1.0
+        for axis in range(3):
+            low, up = _along(axis)
+            is_open[axis][up] = active[low] & active[up]
+        held = sample.listed(operator.fixed)
     else:
         faces = operator._volumes[:3]
-        start = np.zeros(active.shape[0] * active.shape[1] + 1, np.int32)
-        held = operator.dirichlet.reshape(-1, active.shape[2]) > 0
-        np.cumsum(np.count_nonzero(held, 1), out=start[1:])
-        place = np.nonzero(held)[1].astype(np.int32)
-        _look(active, *faces, start, place, False, side, corners, JUMP, counts)
+        for axis in range(3 - operator.ndim, 3):
+            low, up = _along(axis)
+            face = sample.of(faces[axis])
+            is_open[axis][up] = face[low] > 0
+            both = is_open[axis][up] & (face[up] > 0)
+            pairs += np.count_nonzero(both)
+            far = (face[up] > JUMP * face[low]) | (face[low] > JUMP * face[up])
+            jumps += np.count_nonzero(both & far)
+        held = sample.of(as_volume(operator.dirichlet)) > 0
         widths = estimate_widths(faces)
         stretch = max(float(w.max()) for w in widths) / min(float(w.min()) for w in widths)
-    blocks, parts, pairs, jumps = (int(c) for c in counts)
-    return Difficulty(stretch, jumps / max(pairs, 1), parts / max(blocks, 1))
+    blocks, split = _split_blocks(active, is_open, held)
+    return Difficulty(stretch, jumps / max(pairs, 1), split / max(blocks, 1))
 
 
-def _corners(shape: tuple[int, ...], side: int) -> NDArray[np.int64]:
-    """First cells of the sampled blocks, scattered evenly."""
-    grid = tuple(-(-n // side) for n in shape)
-    total = int(np.prod(grid))
-    chosen = np.arange(total)
-    if total > BLOCKS:
-        chosen = np.unique(np.random.default_rng(0).integers(0, total, BLOCKS))
-    return np.ascontiguousarray(np.stack(np.unravel_index(chosen, grid), 1) * side, np.int64)
+def _along(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """The cells of blocks that have an upper neighbour along an axis, and those neighbours."""
+    before = (slice(None),) * (axis + 1)
+    return (*before, slice(-1)), (*before, slice(1, None))
+
+
+def _split_blocks(active: NDArray, is_open: NDArray, held: NDArray) -> tuple[int, int]:
+    """Blocks with fluid, and those of them that are split."""
+    blocks, *shape = active.shape
+    part = np.empty(active.size, np.int32)
+    steps = np.array([shape[1] * shape[2], shape[2], 1])
+    _join(is_open.reshape(3, -1), steps, part)
+    size = np.bincount(part[active.reshape(-1)], minlength=part.size).reshape(blocks, -1)
+    is_held = np.zeros(part.size, np.bool_)
+    is_held[part[held.reshape(-1)]] = True
+    fluid = size.sum(axis=1)
+    large = (8 * size >= fluid[:, None]) & (size > 0)
+    bound = np.count_nonzero(large & is_held.reshape(blocks, -1), axis=1)
+    free = np.count_nonzero(large, axis=1) - bound
+    split = (free > 1) | ((free == 1) & (bound > 0))
+    return np.count_nonzero(fluid), np.count_nonzero(split)
+
+
+class _Sample:
+    """Blocks of cells of a volume, scattered evenly; what lies outside it is 0."""
+
+    def __init__(self, shape: tuple[int, ...], side: int) -> None:
+        grid = tuple(-(-n // side) for n in shape)
+        total = int(np.prod(grid))
+        chosen = np.arange(total)
+        if total > BLOCKS:
+            chosen = np.unique(np.random.default_rng(0).integers(0, total, BLOCKS))
+        self._shape, self._cells = shape, []
+        self._inside: NDArray[np.bool_] = np.ones((1, 1, 1, 1), np.bool_)
+        for axis, corner in enumerate(np.unravel_index(chosen, grid)):
+            place = side * corner[:, None] + np.arange(min(side, shape[axis]))
+            place = place.reshape(chosen.size, *(-1 if a == axis else 1 for a in range(3)))
+            self._inside = self._inside & (place < shape[axis])
+            self._cells.append(np.minimum(place, shape[axis] - 1))
+
+    def of(self, volume: NDArray) -> NDArray:
+        """The values of the cells, (blocks, cells along each of three axes)."""
+        values = volume[tuple(self._cells)]
+        values[~self._inside] = 0
+        return values
+
+    def listed(self, fixed: DirichletParts) -> NDArray[np.bool_]:
+        """Which cells have a Dirichlet part."""
+        i, j, k = self._cells
+        line = np.reshape(i * self._shape[1] + j, -1)
+        first, count = fixed.start[line], fixed.start[line + 1] - fixed.start[line]
+        owner = np.repeat(np.arange(line.size), count)
+        entry = np.arange(owner.size) + np.repeat(first - np.cumsum(count) + count, count)
+        at = fixed.place[entry] - k[owner // (line.size // len(k)), 0, 0, 0]
+        held = np.zeros((line.size, k.shape[-1]), np.bool_)
+        here = (at >= 0) & (at < k.shape[-1])
+        held[owner[here], at[here]] = True
+        return held.reshape(self._inside.shape) & self._inside

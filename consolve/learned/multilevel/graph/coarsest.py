@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
+
+from consolve.pde.poisson.null_space import ClosedComponents
 
 MOST_NODES, MOST_TREE_NODES, MOST_LOOPS, LOOPS_OF_NODES = 400, 300_000, 4_000, 0.15
 """Nodes up to which a level is solved directly: any graph, and one that is nearly a tree; edges that it may
@@ -37,10 +38,8 @@ def factorise(pointer: NDArray, neighbour: NDArray, coefficient: NDArray, fixed:
     off.eliminate_zeros()
     part = fixed.astype(np.float64)
     diagonal = part + np.asarray(off.sum(1)).ravel()
-    count, label = connected_components(off, directed=False)
-    closed = np.bincount(label, part, minlength=count) == 0
-    _, first = np.unique(label, return_index=True)
-    diagonal[first[closed]] += max(float(diagonal.max(initial=0)), 1e-30)
+    closed = ClosedComponents.of_graph(off, part > 0)
+    diagonal[closed.first_entries()] += max(float(diagonal.max(initial=0)), 1e-30)
     if n == 0:
         none = np.empty(0, np.int32)
         return none, np.zeros(1, np.int32), none, np.empty(0), np.empty(0)

@@ -12,7 +12,8 @@ from consolve.base.threads import run_lines
 from consolve.learned.multilevel.graph import cycle_kernels, finest_kernels, port_kernels, splitting_kernels
 from consolve.learned.multilevel.graph.coarsest import factorise, is_coarsest
 from consolve.learned.multilevel.graph.widths import NARROW, Widths, coarser, estimate_widths
-from consolve.learned.multilevel.setup.hierarchy import EXTREME, LevelFacts
+from consolve.learned.multilevel.setup.hierarchy import LevelFacts
+from consolve.learned.multilevel.setup.level_builder import EXTREME
 
 MOST_LEFT = 0.8
 """Of the nodes: where more would become unknowns, weak edges connect, too."""
@@ -31,7 +32,7 @@ K_CYCLE = 1, 4
 
 
 @dataclass
-class Transfer:
+class GraphTransfer:
     """P from a level to the one above it; see port_kernels."""
 
     child: NDArray[np.int32]
@@ -44,7 +45,7 @@ class Transfer:
 
 
 @dataclass
-class Level:
+class GraphLevel:
     """A graph: nodes in the order of relaxation, red ones first, and edges in compressed rows.
 
     Parameters
@@ -81,7 +82,7 @@ class Level:
     widths: Widths
     width: int = 0
     cells_begin: NDArray[np.int32] | None = None
-    transfer: Transfer | None = None
+    transfer: GraphTransfer | None = None
     vectors: dict[str, NDArray] = field(default_factory=dict)
 
     @property
@@ -105,7 +106,7 @@ class Level:
 
 def finest(
     faces: Sequence[NDArray], dirichlet: NDArray, active: NDArray, scale: float, threads: int
-) -> Level:
+) -> GraphLevel:
     """The graph of a grid's operator, divided by ``scale``: volumes of coefficients, active cells.
 
     Raises
@@ -134,7 +135,7 @@ def finest(
         raise ValueError(EXTREME)
     edges = neighbour.reshape(-1), coefficient.reshape(-1), direction.reshape(-1)
     pointer = np.arange(0, width * total + 1, width, dtype=np.int32)
-    return Level(
+    return GraphLevel(
         shape, start, active.view(np.uint8), red, pointer, *edges, fixed, estimate_widths(faces), width
     )
 
@@ -144,7 +145,9 @@ def _begins(counts: NDArray) -> NDArray[np.int32]:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int32)
 
 
-def coarsen(level: Level, most: float, jumps: bool, weakest: float, threads: int) -> tuple[Level, float]:
+def coarsen(
+    level: GraphLevel, most: float, jumps: bool, weakest: float, threads: int
+) -> tuple[GraphLevel, float]:
     """The next coarser level, and the most that its blocks are wide.
 
     Parameters
@@ -239,8 +242,8 @@ def coarsen(level: Level, most: float, jumps: bool, weakest: float, threads: int
             port_kernels.clamp, unknowns, threads, port_begin, drained, opposite, bound, drain_bound,
             OVERSHOOT, coefficient, fixed,
         )  # fmt: skip
-    transfer = Transfer(child, child_begin, size, weight_begin, weight, drained, opposite)
-    coarse = Level(
+    transfer = GraphTransfer(child, child_begin, size, weight_begin, weight, drained, opposite)
+    coarse = GraphLevel(
         shape, begin.reshape(shape), kept.reshape(shape), red, port_begin, neighbour, coefficient, direction,
         fixed, widths, 0, cells_begin, transfer,
     )  # fmt: skip
@@ -269,7 +272,7 @@ class GraphHierarchy:
         Of each level, finest first.
     """
 
-    def __init__(self, level: Level, ndim: int, jumps: bool, threads: int) -> None:
+    def __init__(self, level: GraphLevel, ndim: int, jumps: bool, threads: int) -> None:
         self.levels, self.threads = [level], threads
         most = NARROW * min(float(w.min()) for w in level.widths)
         self.is_irregular, weakest = False, WEAKEST if jumps else 0.0
@@ -334,7 +337,7 @@ class GraphHierarchy:
         return 3.0 * 2 * sweeps * edges + 10.0 * sweeps * nodes + 4.0 * (weights + self.factors[2].size)
 
 
-def _bounds(level: Level, parts: int) -> NDArray[np.int32]:
+def _bounds(level: GraphLevel, parts: int) -> NDArray[np.int32]:
     """Where the nodes of each thread begin, by colour, (2, parts + 1): never within a cell."""
     bounds = np.empty((2, parts + 1), np.int32)
     for colour, (low, high) in enumerate(((0, level.red), (level.red, level.nodes))):

@@ -132,6 +132,14 @@ def _equal(a, other_a, f, other_f, m, ports):
 
 
 @njit(**STRICT)
+def _copy(source, rows, columns, target):
+    """The first rows and columns; as slices, Numba compiles the words of an error beside them."""
+    for i in range(rows):
+        for k in range(columns):
+            target[i, k] = source[i, k]
+
+
+@njit(**STRICT)
 def _solve(a, m, f, G, ports, unit, potential, M, r):
     """W / g and r of all ports of an unknown, from its Laplacian (overwritten) and the edges of each port."""
     solvable = m > 1 and _factor(a, m)
@@ -209,8 +217,9 @@ def solve_ports(
                     G[p] += c
         if not (m == known_m and ports == known_ports and _equal(a, known_a, f, known, m, ports)):
             known_m, known_ports = m, ports
-            known_a[:m, :m], factors[:m, :m] = a[:m, :m], a[:m, :m]
-            known[:ports, :m] = f[:ports, :m]
+            _copy(a, m, m, known_a)
+            _copy(a, m, m, factors)
+            _copy(f, ports, m, known)
             _solve(factors, m, f, G, ports, unit, potential, M, r)
         for p in range(ports):
             if p < n:

@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.learned.multilevel.cycle import cycle_kernels as kernels
-from consolve.learned.multilevel.cycle.layout import COEFFICIENTS, VECTORS, coefficient_names, record_of
+from consolve.learned.multilevel.cycle.layout import (
+    COEFFICIENTS,
+    SERIAL_CELLS,
+    VECTORS,
+    coefficient_names,
+    record_of,
+)
 from consolve.learned.multilevel.cycle.packing import pack, unit_of
 from consolve.learned.multilevel.cycle.row_vectors import FIRST, FRESH, RELAX, RELAX_AND_RESIDUAL, RESIDUAL
 from consolve.learned.multilevel.cycle.transfer import (
@@ -27,7 +33,7 @@ from consolve.learned.multilevel.cycle.transfer import (
 from consolve.learned.multilevel.ranks.exchange_kernels import count_unknowns
 from consolve.learned.multilevel.ranks.partition import Partition, halve
 from consolve.learned.multilevel.ranks.plan import HALO, Periodic, with_halo
-from consolve.learned.multilevel.setup.hierarchy import LevelBuilder, Volumes
+from consolve.learned.multilevel.setup.level_builder import LevelBuilder, Volumes
 
 
 class DistributedLevel:
@@ -232,7 +238,7 @@ class DistributedLevel:
 
     def _threads(self, threads: int) -> int:
         assert self.layout is not None
-        return threads if np.prod(self.layout.shape) >= kernels.SERIAL_CELLS else 1
+        return threads if np.prod(self.layout.shape) >= SERIAL_CELLS else 1
 
     @property
     def _slowest(self) -> int:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.arrays import zeros
-from consolve.learned.multilevel.cycle import cycle_kernels, vector_kernels
+from consolve.learned.multilevel.cycle import vector_kernels
 from consolve.learned.multilevel.cycle.coarsest import DirectSolve
+from consolve.learned.multilevel.cycle.layout import SERIAL_CELLS
 from consolve.learned.multilevel.cycle.packing import is_packable
 from consolve.learned.multilevel.cycle.transfer import SplitArrays, Traffic, Transfer, VolumeArrays
 from consolve.learned.multilevel.engine.preconditioner import powers_of_two
@@ -28,7 +29,8 @@ from consolve.learned.multilevel.ranks.partition import Partition, partition_of_
 from consolve.learned.multilevel.ranks.plan import HALO, Periodic, make_plan, with_halo
 from consolve.learned.multilevel.ranks.row_exchange import RowExchange
 from consolve.learned.multilevel.setup import setup_kernels
-from consolve.learned.multilevel.setup.hierarchy import EXTREME, Hierarchy, LevelBuilder, LevelFacts, vanishes
+from consolve.learned.multilevel.setup.hierarchy import Hierarchy, LevelFacts
+from consolve.learned.multilevel.setup.level_builder import EXTREME, LevelBuilder, vanishes
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.null_space import ClosedComponents
 
@@ -296,7 +298,7 @@ class DistributedMultilevel:
         assert rows is not None
         if r.shape != (self._held.size,) or z.shape != (self._held.size,):
             raise ValueError(f"r and z must have {self._held.size} entries, got {r.shape} and {z.shape}")
-        threads = self.threads if r.size >= cycle_kernels.SERIAL_CELLS else 1
+        threads = self.threads if r.size >= SERIAL_CELLS else 1
         with np.errstate(all="ignore"):
             total = self._total(float(vector_kernels.absolute_sum(r, threads)))
         if total == 0:

@@ -46,7 +46,7 @@ from consolve.learned.training.residual_kernels import BOTH, RED, colour_mask, r
 
 
 @dataclass
-class Level:
+class TorchLevel:
     """Operator and kernels of one level; ``prolongation[a]`` is the weight of the outward coarse
     neighbour."""
 
@@ -151,7 +151,7 @@ class TorchMultilevel(nn.Module):
 
     def setup(self, faces: Sequence[Tensor], dirichlet: Tensor) -> TorchHierarchy:
         """Every level's operator and kernels, from the operator of the finest one."""
-        levels: list[Level] = []
+        levels: list[TorchLevel] = []
         shape = tuple(dirichlet.shape[1:])
         faces, dirichlet = list(faces), dirichlet
         while max(shape) > COARSEST:
@@ -164,7 +164,9 @@ class TorchMultilevel(nn.Module):
             shape = tuple(dirichlet.shape[1:])
         return TorchHierarchy(self, levels, _dense_inverse(faces, dirichlet))
 
-    def _kernels(self, faces: list[Tensor], dirichlet: Tensor, factor: tuple[int, ...], lc: int) -> Level:
+    def _kernels(
+        self, faces: list[Tensor], dirichlet: Tensor, factor: tuple[int, ...], lc: int
+    ) -> TorchLevel:
         """Smoother and prolongation weights of one level."""
         dim2 = 2 * self.ndim
         d = dirichlet
@@ -207,7 +209,7 @@ class TorchMultilevel(nn.Module):
                 w = w * torch.exp(RANGE * g)
             prolongation.append(w)
         own = (d > 0) * (1 - drop) - sum(prolongation)
-        return Level(faces, dirichlet, d, omega * inverse, own, prolongation, factor, lc)
+        return TorchLevel(faces, dirichlet, d, omega * inverse, own, prolongation, factor, lc)
 
     def _cell_features(
         self, faces: list[Tensor], d: Tensor, inverse: Tensor, fixed: Tensor
@@ -230,7 +232,7 @@ class TorchMultilevel(nn.Module):
             near_fixed * inverse,
         )
 
-    def _coarsen(self, level: Level) -> tuple[list[Tensor], Tensor]:
+    def _coarsen(self, level: TorchLevel) -> tuple[list[Tensor], Tensor]:
         """Face coefficients and Dirichlet part of the next level."""
         lc, factor = level.level_class, level.factor
         d, fixed = level.diagonal, level.dirichlet
@@ -295,7 +297,7 @@ class TorchMultilevel(nn.Module):
 class TorchHierarchy:
     """All levels for one batch of operators: z = M r by a symmetric V-cycle."""
 
-    def __init__(self, net: TorchMultilevel, levels: list[Level], coarsest_inverse: Tensor):
+    def __init__(self, net: TorchMultilevel, levels: list[TorchLevel], coarsest_inverse: Tensor):
         self.levels, self.coarsest_inverse = levels, coarsest_inverse
         self.alpha = ALPHA_MAX * torch.sigmoid(net.alpha)
 
@@ -327,7 +329,7 @@ class TorchHierarchy:
         return crop(x, shape)
 
 
-def _prolong(level: Level, coarse: Tensor) -> Tensor:
+def _prolong(level: TorchLevel, coarse: Tensor) -> Tensor:
     """P X: own X_I + sum over axes of w (outward neighbour of I)."""
     fine = level.own * spread(coarse, level.factor)
     for axis, w in enumerate(level.prolongation):
@@ -341,7 +343,7 @@ def _prolong(level: Level, coarse: Tensor) -> Tensor:
     return fine
 
 
-def _restrict(level: Level, r: Tensor) -> Tensor:
+def _restrict(level: TorchLevel, r: Tensor) -> Tensor:
     """P^T r."""
     coarse = block_sum(level.own * r, level.factor)
     for axis, w in enumerate(level.prolongation):

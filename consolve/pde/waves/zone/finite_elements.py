@@ -4,7 +4,7 @@ A surrogate knows the field of a whole problem about right; the submodel solves 
 with the true medium and the problem's own conditions, so that what the zone scatters is computed.  From the
 field it takes what comes in through the zone's inner sides, in one of the ways of
 :mod:`consolve.pde.waves.zone.data`, and the state at the first time.  Its twin on structured grids, without
-DOLFINx, is :class:`consolve.pde.waves.zone.leapfrog.ZoneSubmodel`.
+DOLFINx, is :class:`consolve.pde.waves.zone.leapfrog.NumbaSubmodel`.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class _Solving(Implicit):
         self.load.setArray(force * self.free)
 
 
-class Submodel:
+class DolfinxSubmodel:
     """Finite elements in a zone, fed by a field at its samples.  All methods are collective.
 
     Parameters

@@ -18,7 +18,7 @@ _CHUNK = 64
 """Steps of which forces are held at once."""
 
 
-class ZoneSubmodel:
+class NumbaSubmodel:
     """Leap-frog of P1 elements with lumped mass in a zone, told by a field what happens outside.
 
     Parameters

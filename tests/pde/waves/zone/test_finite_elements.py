@@ -8,12 +8,12 @@ import pytest
 
 from consolve.pde.waves.leapfrog import LeapFrog
 from consolve.pde.waves.problem import PixelMedium, Source, WaveProblem, vrmse
-from consolve.pde.waves.zone.leapfrog import ZoneSubmodel
+from consolve.pde.waves.zone.leapfrog import NumbaSubmodel
 from consolve.pde.waves.zone.zone import Zone
 from tests.mpi_program import needs_mpirun, result_on_ranks
 
 pytest.importorskip("dolfinx")
-from consolve.pde.waves.zone.finite_elements import Submodel, zone_mesh
+from consolve.pde.waves.zone.finite_elements import DolfinxSubmodel, zone_mesh
 
 WAYS = ("fit", "layer", "impedance", "dirichlet", "relax")
 ZONE = Zone()
@@ -54,8 +54,8 @@ def truth() -> np.ndarray:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_it_is_its_structured_twin(empty, way):
-    model = Submodel(PROBLEM, ZONE, TIMES, empty, way, refinement=2)
-    twin = ZoneSubmodel(PROBLEM, ZONE, TIMES, empty, way, refinement=2)
+    model = DolfinxSubmodel(PROBLEM, ZONE, TIMES, empty, way, refinement=2)
+    twin = NumbaSubmodel(PROBLEM, ZONE, TIMES, empty, way, refinement=2)
     expected = twin.run()
     # Both take 0.98 of the stable step, which they find in different ways, and divide the interval by it.
     assert model.step == pytest.approx(twin.step)
@@ -64,7 +64,7 @@ def test_it_is_its_structured_twin(empty, way):
 
 
 def test_what_the_zone_scatters_is_computed(empty, truth):
-    u = Submodel(PROBLEM, ZONE, TIMES, empty, "layer", refinement=2).run()
+    u = DolfinxSubmodel(PROBLEM, ZONE, TIMES, empty, "layer", refinement=2).run()
     assert vrmse(empty, truth) > 0.2
     assert vrmse(u, truth) < 0.1 * vrmse(empty, truth)
 
@@ -74,7 +74,7 @@ def test_what_the_zone_scatters_is_computed(empty, truth):
 def test_other_elements_and_schemes_find_the_same_waves(way, degree, scheme):
     problem = WaveProblem(disc(0.6), SOURCE)
     fine = whole_square(problem, 253)
-    model = Submodel(
+    model = DolfinxSubmodel(
         problem, ZONE, TIMES, fine, way, refinement=2, degree=degree, scheme=scheme, step=0.02 / 8
     )
     assert 1e-4 < vrmse(model.run(), fine) < 0.05
@@ -84,7 +84,7 @@ def test_a_source_in_the_zone_acts_as_it_is():
     problem = WaveProblem(PixelMedium([[0.75]]), Source(0.7, 0.72, 5.0, amplitude=10.0))
     times = 0.02 * np.arange(30)
     exact = LeapFrog(problem, 127).run(times, every=2)[:, 32:, 32:]
-    u = Submodel(problem, ZONE, times, exact, "layer", refinement=2).run()
+    u = DolfinxSubmodel(problem, ZONE, times, exact, "layer", refinement=2).run()
     assert vrmse(u, exact) < 2e-3
 
 
@@ -112,7 +112,7 @@ def test_the_mesh_covers_the_zone():
 def test_what_does_not_fit_is_refused(change, message):
     arguments = {"zone": ZONE, "times": TIMES, "field": np.zeros((30, 32, 32)), "boundary": "layer"}
     with pytest.raises(ValueError, match=message):
-        Submodel(PROBLEM, **(arguments | change))
+        DolfinxSubmodel(PROBLEM, **(arguments | change))
 
 
 def moments() -> dict[str, float]:
@@ -120,7 +120,7 @@ def moments() -> dict[str, float]:
     field = whole_square(WaveProblem(PixelMedium([[0.75]]), SOURCE))[:12]
     sums = {}
     for way in ("layer", "dirichlet", "relax"):
-        found = Submodel(PROBLEM, ZONE, TIMES[:12], field, way, refinement=2).run()
+        found = DolfinxSubmodel(PROBLEM, ZONE, TIMES[:12], field, way, refinement=2).run()
         sums[way] = float(np.sum(np.cos(np.arange(found.size)) * found.ravel()))
     return sums
 

@@ -10,7 +10,7 @@ from consolve.pde.waves.leapfrog import LeapFrog
 from consolve.pde.waves.problem import Boundaries, Medium, PixelMedium, Source, WaveProblem, vrmse
 from consolve.pde.waves.zone.data import ZoneField
 from consolve.pde.waves.zone.fit import InflowFit
-from consolve.pde.waves.zone.leapfrog import ZoneSubmodel
+from consolve.pde.waves.zone.leapfrog import NumbaSubmodel
 from consolve.pde.waves.zone.zone import Zone, ZoneGrid, arrival_times
 
 WAYS = ("fit", "layer", "impedance", "dirichlet", "relax")
@@ -88,7 +88,7 @@ def test_the_run_backwards_is_the_transpose_of_the_run(zone):
     [("dirichlet", 1e-3), ("layer", 1e-3), ("relax", 0.01), ("impedance", 0.015), ("fit", 0.03)],
 )
 def test_exact_data_give_the_run_of_the_whole_square(truth, way, bound):
-    u = ZoneSubmodel(PROBLEM, ZONE, TIMES, truth, way, refinement=2).run()
+    u = NumbaSubmodel(PROBLEM, ZONE, TIMES, truth, way, refinement=2).run()
     assert 0 < vrmse(u, truth) < bound
 
 
@@ -105,7 +105,7 @@ def test_a_plane_wave_crosses_a_zone_with_an_error_of_second_order(way):
     exact = wave(x, y, times[:, None, None])
     problem = WaveProblem(PixelMedium([[c]]))
     error = [
-        float(vrmse(ZoneSubmodel(problem, zone, times, exact, way, refinement=r).run(), exact))
+        float(vrmse(NumbaSubmodel(problem, zone, times, exact, way, refinement=r).run(), exact))
         for r in (1, 2, 4)
     ]
     assert error[2] < 2e-3
@@ -115,7 +115,7 @@ def test_a_plane_wave_crosses_a_zone_with_an_error_of_second_order(way):
 @pytest.mark.parametrize("way", WAYS)
 def test_what_the_zone_scatters_is_computed_whatever_the_data_say(truth, way):
     wrong = whole_square(WaveProblem(disc(0.6), SOURCE), ZONE, TIMES)
-    u = ZoneSubmodel(PROBLEM, ZONE, TIMES, wrong, way, refinement=2).run()
+    u = NumbaSubmodel(PROBLEM, ZONE, TIMES, wrong, way, refinement=2).run()
     before = vrmse(wrong, truth)
     assert before > 0.1
     assert vrmse(u, truth) < before / (3 if way == "fit" else 8)
@@ -124,7 +124,7 @@ def test_what_the_zone_scatters_is_computed_whatever_the_data_say(truth, way):
 def test_a_fit_leaves_noise_out(truth):
     noisy = truth + 0.1 * truth.std() * RNG.normal(size=truth.shape)
     error = {
-        way: float(vrmse(ZoneSubmodel(PROBLEM, ZONE, TIMES, noisy, way, refinement=2).run(), truth))
+        way: float(vrmse(NumbaSubmodel(PROBLEM, ZONE, TIMES, noisy, way, refinement=2).run(), truth))
         for way in ("fit", "layer")
     }
     assert error["fit"] < 0.045
@@ -135,8 +135,10 @@ def test_nothing_is_taken_from_the_data_before_a_wave_can_arrive():
     quiet = WaveProblem(CONSTANT, Source(0.1, 0.1, 5.0))
     times = 0.02 * np.arange(16)  # it takes 0.7 to the zone
     noise = RNG.normal(size=(16, *ZONE.shape))
-    assert not ZoneSubmodel(quiet, ZONE, times, noise, "layer", refinement=1).run().any()
-    assert abs(ZoneSubmodel(quiet, ZONE, times, noise, "layer", refinement=1, causal=False).run()).max() > 0.1
+    assert not NumbaSubmodel(quiet, ZONE, times, noise, "layer", refinement=1).run().any()
+    assert (
+        abs(NumbaSubmodel(quiet, ZONE, times, noise, "layer", refinement=1, causal=False).run()).max() > 0.1
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -159,8 +161,8 @@ def test_a_run_that_starts_among_waves_takes_its_state_from_the_data(way):
     times = 0.44 + 0.02 * np.arange(20)
     exact = whole_square(problem, ZONE, times)
     assert abs(exact[0]).max() > 0.3 * abs(exact).max()
-    u = ZoneSubmodel(problem, ZONE, times, exact, way, refinement=2).run()
-    rest = ZoneSubmodel(problem, ZONE, times, exact, way, refinement=2, initial="rest").run()
+    u = NumbaSubmodel(problem, ZONE, times, exact, way, refinement=2).run()
+    rest = NumbaSubmodel(problem, ZONE, times, exact, way, refinement=2, initial="rest").run()
     assert vrmse(u, exact) < 0.05
     assert vrmse(rest, exact) > 3 * vrmse(u, exact)
 
@@ -171,8 +173,8 @@ def test_waves_of_a_source_in_the_zone_leave_through_the_inner_sides(way, bound)
     problem = WaveProblem(CONSTANT, Source(0.52, 0.48, 5.0, amplitude=10.0))
     truth = whole_square(problem, zone, times)
     unaware = np.zeros_like(truth)
-    u = ZoneSubmodel(problem, zone, times, unaware, way, refinement=2).run()
-    trapped = ZoneSubmodel(problem, zone, times, unaware, "dirichlet", refinement=2).run()
+    u = NumbaSubmodel(problem, zone, times, unaware, way, refinement=2).run()
+    trapped = NumbaSubmodel(problem, zone, times, unaware, "dirichlet", refinement=2).run()
     middle = np.s_[:, 8:-8, 8:-8]
     assert vrmse(u[middle], truth[middle]) < bound
     assert vrmse(trapped[middle], truth[middle]) > 0.5
@@ -183,7 +185,7 @@ def test_a_source_in_the_zone_acts_beside_exact_data(way, bound):
     problem = WaveProblem(disc(0.6), Source(0.62, 0.8, 5.0, amplitude=10.0))
     times = 0.02 * np.arange(40)
     truth = whole_square(problem, ZONE, times)
-    assert vrmse(ZoneSubmodel(problem, ZONE, times, truth, way, refinement=2).run(), truth) < bound
+    assert vrmse(NumbaSubmodel(problem, ZONE, times, truth, way, refinement=2).run(), truth) < bound
 
 
 @pytest.mark.parametrize("way", ["layer", "impedance", "dirichlet", "relax"])
@@ -192,7 +194,7 @@ def test_thousands_of_steps_stay_bounded(way):
     noise = np.zeros((500, *ZONE.shape))
     noise[:30] = RNG.normal(size=(30, *ZONE.shape))
     problem = WaveProblem(Medium("layered", 2, speeds=(1.0, 2.0)))
-    model = ZoneSubmodel(problem, ZONE, times, noise, way, refinement=2)
+    model = NumbaSubmodel(problem, ZONE, times, noise, way, refinement=2)
     energy = []
     for last in (60, 200, 499):
         u = model.run(times[[last]])
@@ -207,14 +209,14 @@ def test_fixed_cells_and_holes_in_the_zone_scatter():
     fixed[44:49, 46:50], hole[50:55, 44:48] = True, True
     problem = WaveProblem(PixelMedium(np.full((63, 63), 0.75), fixed, hole), SOURCE)
     truth, empty = (whole_square(p, ZONE, TIMES) for p in (problem, WaveProblem(CONSTANT, SOURCE)))
-    u = ZoneSubmodel(problem, ZONE, TIMES, empty, "layer", refinement=2).run()
+    u = NumbaSubmodel(problem, ZONE, TIMES, empty, "layer", refinement=2).run()
     assert vrmse(empty, truth) > 0.2
     assert vrmse(u, truth) < 0.1 * vrmse(empty, truth)
     assert not u[:, 44 - 32 : 50 - 32, 46 - 32 : 51 - 32].any()
 
 
 def test_times_between_those_of_the_data_are_answered(truth):
-    model = ZoneSubmodel(PROBLEM, ZONE, TIMES, truth, "layer", refinement=2)
+    model = NumbaSubmodel(PROBLEM, ZONE, TIMES, truth, "layer", refinement=2)
     between = TIMES[[4, 8]] + [0.0, 3 * model.step]
     n = 127
     run = LeapFrog(PROBLEM, n, step=model.step)
@@ -247,7 +249,7 @@ def test_times_between_those_of_the_data_are_answered(truth):
 def test_what_does_not_fit_is_refused(change, message):
     arguments = {"zone": ZONE, "times": TIMES, "field": np.zeros((50, 32, 32)), "boundary": "layer"}
     with pytest.raises(ValueError, match=message):
-        ZoneSubmodel(PROBLEM, **(arguments | change))
+        NumbaSubmodel(PROBLEM, **(arguments | change))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +267,7 @@ def test_zones_that_are_none_are_refused(corners, message):
 
 
 def test_times_outside_the_data_and_between_steps_are_refused(truth):
-    model = ZoneSubmodel(PROBLEM, ZONE, TIMES, truth, "dirichlet", refinement=1)
+    model = NumbaSubmodel(PROBLEM, ZONE, TIMES, truth, "dirichlet", refinement=1)
     with pytest.raises(ValueError, match="data from 0.34 to 1.32"):
         model.run([0.32])
     with pytest.raises(ValueError, match="data from 0.34 to 1.32"):
