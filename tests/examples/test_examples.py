@@ -57,6 +57,24 @@ def test_dolfinx_poisson_is_second_order(monkeypatch, boundary):
     assert jacobi > 5 * iterations and abs(error - fine) < 1e-4 * fine
 
 
+def test_dolfinx_mesh_takes_few_iterations(monkeypatch):
+    pytest.importorskip("dolfinx")
+    example = load("dolfinx_mesh", monkeypatch)
+    for degree, most in ((1, 14), (2, 18)):
+        (jacobi, expected), (iterations, value) = example.poisson(degree, "jacobi"), example.poisson(degree)
+        assert iterations <= most and jacobi > 15 * iterations
+        assert value == pytest.approx(expected, rel=1e-6)
+    assert max(example.heat(3)) <= 13
+    iterations, last = example.newton()
+    assert max(iterations) <= 12 and last < 1e-7
+
+
+def test_mesh_scipy_does_not_grow(monkeypatch):
+    example = load("mesh_scipy", monkeypatch)
+    coarse, fine = example.solve(20), example.solve(80)
+    assert fine["cnn"] <= min(coarse["cnn"] + 1, 11) and fine["cg"] > 20 * fine["cnn"]
+
+
 def test_every_example_is_tested():
     texts = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
     for path in FOLDER.glob("*.py"):
