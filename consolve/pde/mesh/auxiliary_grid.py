@@ -69,7 +69,8 @@ class AuxiliaryGrid:
         self._point = np.concatenate((np.zeros((len(place), pad)), place), axis=1)
         first, part = np.empty(own, np.int64), np.empty((own, 3))
         kernels.place_points(self._point[:own], self._low, self._per_spacing, self._volume, first, part)
-        self.order = np.argsort(first, kind="stable")
+        self.order = np.empty(own, np.int64)
+        kernels.sort_by_cell(first, int(self._volume.prod()), self.order)
         self._first, self._part = first[self.order], part[self.order].astype(np.float32)
         self._layer = self.shape[-1] * self.shape[-2] if self.ndim == 3 else 0
         self.bounds = self._chunks()

@@ -28,6 +28,19 @@ def place_points(point, low, per_spacing, shape, first, part):
         first[i] = cell
 
 
+@njit(**STRICT)
+def sort_by_cell(first, cells, order):
+    """Fill ``order`` with the numbers of points, ascending by ``first`` in 0..cells and then by number."""
+    start = np.zeros(cells + 1, np.int64)
+    for i in range(first.size):
+        start[first[i] + 1] += 1
+    for cell in range(cells):
+        start[cell + 1] += start[cell]
+    for i in range(first.size):
+        order[start[first[i]]] = i
+        start[first[i]] += 1
+
+
 @njit(inline="always")
 def _spread(volume, value, i, j, k, u, v, w):
     """Add ``value`` to the corners of a box by multilinear weights; in a volume of one layer it has four."""

@@ -42,7 +42,8 @@ def check_rows(
     own_start, own_column, own_value, ghost_start, ghost_column, ghost_value, back, kind, diagonal, sign,
     round_off, row_sum,
 ):  # fmt: skip
-    """Fill ``row_sum``, 0 where it is round-off, and find the lowest row at fault.
+    """Fill ``row_sum``, 0 where it is round-off, and find the lowest row at fault but for its couplings to
+    rows of this rank.
 
     Returns
     -------
@@ -62,15 +63,9 @@ def check_rows(
                 fault = NO_DIAGONAL if a_ii == 0 else WRONG_SIGN
             total, size = 0.0, 0.0
             for q in range(own_start[row], own_start[row + 1]):
-                j = own_column[q]
-                if own_value[q] == 0 or kind[j] != COUPLED:
-                    continue
-                total += own_value[q]
-                size += abs(own_value[q])
-                if fault == SOUND and j != row:
-                    back_value = entry_of(own_start, own_column, own_value, j, row)
-                    fault = _fault(own_value[q], back_value, a_ii, sign * diagonal[j])
-                    entry = q
+                if own_value[q] != 0 and kind[own_column[q]] == COUPLED:
+                    total += own_value[q]
+                    size += abs(own_value[q])
             if ghosts:
                 for q in range(ghost_start[row], ghost_start[row + 1]):
                     j = rows + ghost_column[q]
@@ -87,6 +82,73 @@ def check_rows(
                 found[chunk, 0], found[chunk, 1], found[chunk, 2] = row, fault, entry
     first = np.argmin(found[:, 0])
     return (found[first, 0] if found[first, 0] < rows else -1), found[first, 1], found[first, 2]
+
+
+@njit(**STRICT)
+def check_couplings(start, column, value, kind, diagonal, sign, next_entry):
+    """The lowest row whose couplings to rows of this rank are at fault, as ``check_rows``.
+
+    Where columns ascend, the entries left of a row's diagonal come in the order in which the rows above are
+    looked through: ``next_entry``, first the start of each row, leads to the transposed entry at once.
+    """
+    best, kept, where = start.size - 1, SOUND, -1
+    for row in range(start.size - 1):
+        if row >= best:
+            break
+        if kind[row] != COUPLED:
+            continue
+        for q in range(start[row], start[row + 1]):
+            j = column[q]
+            if value[q] == 0 or kind[j] != COUPLED or j == row:
+                continue
+            if j > row:
+                at = next_entry[j]
+                while at < start[j + 1] and column[at] < row:
+                    i = column[at]
+                    if value[at] != 0 and kind[i] == COUPLED and j < best:  # not met in row i
+                        back = entry_of(start, column, value, i, j)
+                        fault = _fault(value[at], back, sign * diagonal[j], sign * diagonal[i])
+                        if fault != SOUND:
+                            best, kept, where = j, fault, at
+                    at += 1
+                if at < start[j + 1] and column[at] == row:
+                    back = value[at]
+                    at += 1
+                else:
+                    back = entry_of(start, column, value, j, row)
+                next_entry[j] = at
+            elif q < next_entry[row]:
+                continue  # seen from the other row
+            else:
+                back = entry_of(start, column, value, j, row)
+            fault = _fault(value[q], back, sign * diagonal[row], sign * diagonal[j])
+            if fault != SOUND and row < best:
+                best, kept, where = row, fault, q
+                break
+    return (best if kept != SOUND else -1), kept, where
+
+
+@njit(**STRICT)
+def label_components(start, column, value, kind, label):
+    """Number the connected components of the coupled rows of this rank; -1 elsewhere.  Returns how many."""
+    rows = start.size - 1
+    label[:] = -1
+    waiting = np.empty(rows, np.int64)
+    count = 0
+    for seed in range(rows):
+        if label[seed] >= 0 or kind[seed] != COUPLED:
+            continue
+        label[seed], waiting[0], size = count, seed, 1
+        while size:
+            size -= 1
+            row = waiting[size]
+            for q in range(start[row], start[row + 1]):
+                j = column[q]
+                if label[j] < 0 and value[q] != 0 and kind[j] == COUPLED:
+                    label[j], waiting[size] = count, j
+                    size += 1
+        count += 1
+    return count
 
 
 @njit(**STRICT)

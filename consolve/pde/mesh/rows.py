@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 
 from consolve.base.collective import raise_together
 from consolve.base.errors import MatrixError
@@ -74,17 +72,15 @@ class MeshRows(CoupledRows):
         is_open = (self.row_sum != 0) | (self.kind[:rows] != kinds.COUPLED)
         if self._all(bool(is_open.all())):
             return ClosedComponents.none()
-        pointers, columns, values = matrix.own
-        kept = (values != 0) & (self.kind[columns] == kinds.COUPLED)
-        before = np.append(0, np.cumsum(kept))[pointers]
-        graph = sp.csr_matrix((np.ones(int(before[-1]), np.int8), columns[kept], before), (rows, rows))
-        count, label = connected_components(graph, directed=False)
-        opened = np.bincount(label, is_open, minlength=count) > 0
+        label = np.empty(rows, np.int64)
+        count = kernels.label_components(*matrix.own, self.kind, label)
+        alone = label < 0  # rows of no component
+        opened = np.bincount(label[~alone], is_open[~alone], minlength=count) > 0
         if matrix.comm is None:
-            number = closed_numbers(opened)
-            return ClosedComponents.of_groups(number[label], int(number.max(initial=-1)) + 1)
+            number = np.append(closed_numbers(opened), np.int32(-1))
+            return ClosedComponents.of_groups(number[label], int(number.max()) + 1)
         counts = matrix.comm.allgather(count)
-        label = label.astype(np.int64) + sum(counts[: matrix.comm.rank])
+        label[~alone] += sum(counts[: matrix.comm.rank])
         everywhere = matrix.with_ghosts(label)
         pointers, columns, values = matrix.others
         row = np.repeat(np.arange(rows), np.diff(pointers))
@@ -92,8 +88,8 @@ class MeshRows(CoupledRows):
         pairs = np.unique(np.stack((label[row[kept]], everywhere[rows + columns[kept]]), 1), axis=0)
         parts = matrix.comm.allgather((opened, pairs))
         number = closed_numbers(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
-        closed = number[label]
-        return ClosedComponents.of_groups(closed, int(number.max(initial=-1)) + 1, matrix.comm)
+        number = np.append(number, np.int32(-1))
+        return ClosedComponents.of_groups(number[label], int(number.max()) + 1, matrix.comm)
 
     def _all(self, fact: bool) -> bool:
         comm = self.matrix.comm
@@ -132,10 +128,12 @@ def read_mesh(matrix: LocalRows, points: NDArray[np.floating], singular: bool = 
     kind, diagonal = matrix.with_ghosts(kind), matrix.with_ghosts(diagonal)
     row_sum = np.empty(rows)
     round_off = SINGULAR if singular else ROUND_OFF
-    row, fault, entry = kernels.check_rows(*csr, back, kind, diagonal, sign, round_off, row_sum)
+    found = [kernels.check_rows(*csr, back, kind, diagonal, sign, round_off, row_sum)]
+    found.append(kernels.check_couplings(*matrix.own, kind, diagonal, sign, matrix.own[0][:-1].copy()))
+    wrong = [fault for fault in found if fault[0] >= 0]
     faults = _PointFaults(matrix, points, sign)
     faults.back = back
-    raise_together(comm, faults.error(row, fault, entry) if row >= 0 else None)
+    raise_together(comm, faults.error(*min(wrong)) if wrong else None)
     alone = np.flatnonzero(kind[:rows] == kinds.DIAGONAL_ONLY).astype(np.int32)
     inverse = diagonal[alone]
     np.divide(1.0, inverse, out=inverse, where=inverse != 0)

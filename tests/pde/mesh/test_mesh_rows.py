@@ -76,6 +76,29 @@ def test_rows_at_fault_are_named(entries, message):
         read_mesh(rows_of_csr(changed(matrix, *entries)), points)
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("seed", range(20))
+def test_one_entry_without_its_transposed_one_is_found(seed, ordered):
+    """Whichever it is, and in whatever order columns stand."""
+    matrix, points = mesh_cases.system(2, 7)
+    random = np.random.default_rng(seed)
+    row, column = random.choice(len(points), 2, replace=False)
+    broken = changed(matrix, (row, column, -0.3), (column, row, 0.0))
+    broken.eliminate_zeros()
+    for sound, given in ((True, matrix.copy()), (False, broken)):
+        given.sort_indices()
+        if not ordered:
+            for k in range(len(points)):
+                part = slice(*given.indptr[k : k + 2])
+                mixed = random.permutation(given.indptr[k + 1] - given.indptr[k])
+                given.indices[part], given.data[part] = given.indices[part][mixed], given.data[part][mixed]
+        if sound:
+            read_mesh(rows_of_csr(given), points)
+        else:
+            with pytest.raises(MatrixError, match=rf"row ({row}|{column}) .* not symmetric"):
+                read_mesh(rows_of_csr(given), points)
+
+
 @pytest.mark.parametrize(
     "points, message",
     [
