@@ -10,8 +10,10 @@ from matrix_cases import q1
 from mpi_program import needs_mpirun, result_on_ranks
 from petsc4py import PETSc
 from scipy.sparse.linalg import spsolve
+from scipy.spatial import cKDTree
 
 from consolve.solvers import MatrixError, attach_points
+from consolve.solvers.matrix.plex_points import points_of_plex
 
 PROGRAM = Path(__file__).with_name("mesh_ranks.py")
 
@@ -105,6 +107,30 @@ def test_the_view_names_the_grid_and_the_sweeps(problems, capfd):
     text = capfd.readouterr().out
     assert "mesh, from the points of the rows" in text
     assert "laid over the points, 2 Gauss-Seidel sweeps with the matrix" in text
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_the_points_of_a_plex_are_found(problems, degree):
+    """Its numbering is PETSc's own; no call tells the points."""
+    points, cells = mesh_cases.simplices(2, 16)
+    plex = PETSc.DMPlex().createFromCellList(
+        2, cells.astype(PETSc.IntType), points, interpolate=True, comm=PETSc.COMM_SELF
+    )
+    PETSc.Options()["plex_petscspace_degree"] = degree
+    element = PETSc.FE().createDefault(2, 1, True, PETSc.DETERMINE, "plex_", PETSc.COMM_SELF)
+    plex.setField(0, element)
+    plex.createDS()
+    matrix, places = mesh_cases.system(2, 16, degree, "neumann")
+    found = points_of_plex(plex, matrix.shape[0], None)
+    distance, row = cKDTree(places).query(found)
+    assert distance.max() < 1e-9 and len(set(row)) == len(places)
+    reordered = sp.csr_matrix((matrix + 0.01 * sp.eye(len(places)))[row][:, row])
+    ksp = problems.ksp(problems.matrix(reordered), "cg", ksp_rtol=1e-8, ksp_norm_type="unpreconditioned")
+    ksp.setDM(plex)
+    ksp.setDMActive(False)
+    solved_by = problems.solve(ksp, np.ones(len(places)))
+    assert solved_by.reason > 0 and solved_by.iterations <= 16
+    assert points_of_plex(plex, matrix.shape[0] + 1, None) is None
 
 
 def test_changed_matrices_are_set_up_again(problems):
