@@ -30,7 +30,7 @@ demo: $(VENV)/.ready ## a smoke plume, its projections by -pc_type cnn against p
 	@$(PY) -m consolve demo $(D)
 
 test: $(VENV)/.ready ## the tests, on two processes (T="-k name", T="-n 0", T=--slow for the long ones too)
-	@$(PY) -m pytest -n 2 --dist loadfile $(T)
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(T)
 
 bench: $(VENV)/.ready ## one system by every solver (B="--dim 3 --cells 64 ...")
 	@$(PY) -m consolve bench poisson $(B)

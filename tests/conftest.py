@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 # Before Numba starts its threads: those that spin while they wait slow down all others on a busy machine.
@@ -25,7 +26,25 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("fresh" if config.getoption("--slow") else "same")
 
 
+_LONG = (
+    "plugin/test_programs", "commands/test_train_wave", "learned/multilevel/test_ranks",
+    "commands/test_train_dcdm",
+    "learned/dcdm/test_training", "learned/waves/test_training", "commands/test_cli",
+    "solvers/matrix/test_stencil_ranks", "learned/multilevel/test_training",
+    "pde/matrix/test_regular_kernels", "pde/waves/test_finite_elements",
+    "examples/test_wave_submodel", "examples/test_wave_screening",
+    "learned/multilevel/test_thin_shapes", "commands/test_streams", "plugin/test_errors", "solvers/test_wild",
+)  # fmt: skip
+"""The files of ten seconds and more begin: a process with one of them at the end would work alone."""
+
+
+def _place(item: pytest.Item) -> int:
+    name = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+    return _LONG.index(name) if name in _LONG else len(_LONG)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=_place)
     if config.getoption("--slow"):
         return
     skip = pytest.mark.skip(reason="slow: run with --slow")

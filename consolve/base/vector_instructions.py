@@ -157,13 +157,27 @@ def named_intrinsic(name: str, signature: Any, generate: Any) -> Any:
 
 @intrinsic
 def address_of(typing_context, array):
-    """Address of an array's first element."""
+    """Address of an array's first element.
+
+    Numba frees an array after the last statement that names it: one made in the kernel needs a `keep` after
+    the last use of its address.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         return builder.ptrtoint(data, INDEX)
 
     return types.int64(array), generate
+
+
+@intrinsic
+def keep(typing_context, array):
+    """Let an array live up to here."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_dummy_value()
+
+    return types.void(array), generate
 
 
 @intrinsic

@@ -140,7 +140,8 @@ def assert_same_runs(a, b):
     assert log(a.with_suffix(".csv")) == log(b.with_suffix(".csv"))
 
 
-@pytest.mark.parametrize("loss", RITZ_AND_SLOWLY_UNROLLED)
+@pytest.mark.slow  # test_train_wave.py has the same of another network
+@pytest.mark.parametrize("loss", ["ritz", "unrolled"])
 def test_an_interrupt_is_exit_code_130_and_resume_ends_as_without(sets, whole, tmp_path, loss):
     code, error = outcome(process(2, "interrupt:0:3", words(sets, loss, tmp_path / "b.h5", STEPS)))
     assert code == 130 and error.strip().endswith("interrupted")
@@ -164,7 +165,8 @@ def stop_at_random(sets, loss, folder, rng, number, most, steps=STEPS):
         torch.load(checkpoint, weights_only=True)  # whole
 
 
-@pytest.mark.parametrize("loss", RITZ_AND_SLOWLY_UNROLLED)
+@pytest.mark.slow  # test_train_wave.py has the same of another network
+@pytest.mark.parametrize("loss", ["ritz", "unrolled"])
 def test_a_killed_run_resumes_to_the_same_end(sets, whole, tmp_path, loss):
     stop_at_random(sets, loss, tmp_path, np.random.default_rng(1), signal.SIGKILL, 0.1)
     complete(sets, loss, tmp_path / "b.h5", STEPS, "--resume")
@@ -195,7 +197,7 @@ def test_two_processes_train_as_one(sets, train, tmp_path, loss):
         np.testing.assert_allclose(b.tensors[name], tensor, atol=2e-3)
 
 
-@pytest.mark.slow  # test_wave_training_command.py has the same of another network
+@pytest.mark.slow  # test_train_wave.py has the same of another network
 def test_two_processes_stop_together_when_one_is_interrupted(sets, tmp_path):
     line = words(sets, "unrolled", tmp_path / "w.h5", 20000)
     code, error = outcome(process(2, "interrupt:1:3", line, TORCHRUN))

@@ -13,7 +13,7 @@ PROGRAM = Path(__file__).with_name("block_ranks.py")
 
 
 @needs_mpirun
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_solutions_are_those_of_a_direct_solver(ranks):
     found = result_on_ranks(ranks, PROGRAM)
     assert len(found) == 12

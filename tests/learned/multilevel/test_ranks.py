@@ -33,7 +33,7 @@ def test_periodic_grids(ranks):
         assert facts["residual"] < 2e-8 and facts["asymmetry"] < 1e-5, (case, facts)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_traffic_is_what_the_model_foretells(ranks):
     for case, facts in run(ranks, "traffic").items():
         messages, size = facts["counted"]

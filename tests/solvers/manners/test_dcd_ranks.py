@@ -17,7 +17,7 @@ def found(ranks):
     return result_on_ranks(ranks, PROGRAM)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("domain", ["open", "closed"])
 @pytest.mark.parametrize("pc", PRECONDITIONERS)
 @pytest.mark.parametrize("directions", [1, 2, 4])

@@ -47,7 +47,7 @@ def sound(case):
 
 
 @on_ranks
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [*(pytest.param(ranks, marks=pytest.mark.slow) for ranks in (2, 3)), 4])
 class TestRanks:
     @pytest.mark.parametrize("case", ["1d", "1d periodic", "2d", "3d", "periodic"])
     def test_rows_of_a_dmda(self, ranks, case):

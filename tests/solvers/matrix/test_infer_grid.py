@@ -106,7 +106,7 @@ def found(ranks):
 
 
 @needs_mpirun
-@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize("ranks", [*(pytest.param(ranks, marks=pytest.mark.slow) for ranks in (2, 3)), 5])
 class TestRanks:
     def test_every_rank_finds_the_same_grid(self, ranks):
         cases = {name: result for name, result in found(ranks).items() if "," in name}

@@ -124,6 +124,7 @@ def _down_slab(g, coarse, unit, alpha, update, a, beta, begin, end, is_first, is
                     restrict_lines(g, coarse, unit, 0, next_coarse, next_coarse + 1, total)
                 next_coarse += 1
         low_line, low_coarse = high_line, high_coarse
+    vi.keep(scratch)
 
 
 @njit(types.void(_RECORD, _RECORD, _F32, _F32[:, ::1], _INT), **FAST)
@@ -142,6 +143,7 @@ def _down_wedge(g, coarse, unit, alpha, border):
             restrict_lines(g, coarse, unit, u, 0, coarse[N1], total)
         else:
             restrict_lines(g, coarse, unit, 0, u, u + 1, total)
+    vi.keep(scratch)
 
 
 @njit(**FAST)
@@ -302,6 +304,7 @@ def _restrict_threads(g, coarse, unit, begin, end, parts):
                 restrict_lines(g, coarse, unit, u, 0, coarse[N1], total)
             else:
                 restrict_lines(g, coarse, unit, 0, u, u + 1, total)
+        vi.keep(scratch)
 
 
 @njit(types.void(_RECORD, _RECORD, _F32, _INT, _INT, _INT), **FAST)
