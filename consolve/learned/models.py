@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from consolve.base.collective import together
 from consolve.base.errors import MatrixError, OptionError
 from consolve.learned.dcdm.format import SHIPPED
-from consolve.learned.dcdm.model import GatheredDCDM, build_dcdm, is_dcdm
+from consolve.learned.dcdm.model import build_dcdm, is_dcdm
+from consolve.learned.gathered import GatheredModel
 from consolve.learned.multilevel.cycle.transfer import Traffic
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.learned.multilevel.format import Weights, load_weights
-from consolve.learned.multilevel.graph import choice as graph_choice
 from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel, UnservedGrid
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.grid import GridOperator
@@ -51,7 +51,7 @@ class Choice:
     precision, device
         Of torch; ``auto`` and ``cpu`` for networks that do without.
     on_graph
-        A multilevel model works on a graph, as ``needs_graph`` says.
+        A multilevel model works on a graph, as ``graph.choice.needs_graph`` says.
     """
 
     name: str
@@ -128,11 +128,6 @@ def load_multilevel(model: str | os.PathLike[str], ndim: int) -> Weights:
     return load_weights(DEFAULT if name == "auto" else name, ndim)
 
 
-def needs_graph(name: str, operator: GridOperator | RowOperator) -> bool:
-    """True where a model, by its name, and the operator of one process are for multigrid on a graph."""
-    return isinstance(operator, GridOperator) and graph_choice.needs_graph(name, operator)
-
-
 def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]) -> tuple[Model, str]:
     """Build a network for the operator of one process.
 
@@ -173,13 +168,22 @@ def build_distributed_model(
     with together(comm):
         of_dcdm = is_dcdm(choice.name)
     if of_dcdm if comm is None else all(comm.allgather(of_dcdm)):
+        # The network knows nothing of periodic axes: it sees zeros beyond both of their ends.
         one = (choice.threads, choice.precision, choice.device)
-        gathered = GatheredDCDM(
-            operator, comm, lambda whole, cells: build_dcdm(choice.name, whole, cells, *one)
+        gathered = GatheredModel(
+            operator, comm, lambda whole, cells: build_dcdm(choice.name, whole, cells, *one), periodic=False
         )
         return gathered, gathered.line
     with together(comm):
         weights, line = _load(choice, operator.ndim)
+    if choice.on_graph:
+        from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
+
+        return GatheredModel(
+            operator,
+            comm,
+            lambda whole, cells: (GraphPreconditioner(whole, cells, choice.threads), GRAPH_LINE),
+        ), GRAPH_LINE
     try:
         model = DistributedMultilevel(
             operator, weights, comm, choice.threads, choice.gathered_cells, Traffic(tag, event)

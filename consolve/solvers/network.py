@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.errors import MatrixError
+from consolve.base.messages import warn
 from consolve.learned.models import (
     Choice,
     Model,
     build_distributed_model,
     build_model,
     cycle_flops,
-    needs_graph,
 )
+from consolve.learned.multilevel.graph.choice import look
 from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
@@ -29,6 +30,8 @@ from consolve.solvers.petsc.versions import PETSc, call, handle
 
 _LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE")
 """Where MPI's launchers tell how many ranks this machine runs."""
+ADVICE = "Iterations may be many: -pc_type hypre or gamg serves such a grid better"
+"""What to do about a system that no engine serves."""
 
 
 def default_threads() -> int:
@@ -82,7 +85,10 @@ class Network:
         if self.unknowns == 0:
             self._forget()
             return
-        choice = replace(choice, on_graph=needs_graph(choice.name, operator))
+        seen = look(choice.name, operator, comm)
+        choice = replace(choice, on_graph=seen.on_graph)
+        if seen.obstacle and (comm is None or comm.rank == 0):
+            warn(f"this grid needs multigrid on a graph, but {seen.obstacle}. {ADVICE}")
         built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic
         if self._built_as != built_as or self._model is None:
             self._forget()  # its memory is free before the next is built

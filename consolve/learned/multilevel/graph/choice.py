@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
+from consolve.base.collective import together
 from consolve.base.jit import STRICT
+from consolve.base.memory import GIB, MIB, available
 from consolve.learned.multilevel.format import SHIPPED
-from consolve.learned.multilevel.graph.widths import estimate_widths
-from consolve.pde.poisson.grid import GridOperator, as_volume
-from consolve.pde.poisson.uniform import UniformOperator
+from consolve.learned.multilevel.graph.sample import Sample, sample_of_grid, sample_of_rows
+from consolve.learned.multilevel.graph.widths import widths_of_sample
+from consolve.pde.matrix.row_operator import RowOperator
+from consolve.pde.poisson.grid import GridOperator
 
-SIDE = {2: 16, 3: 8}
-"""Cells along the side of a sampled block, by dimension."""
-BLOCKS = 96
-"""Blocks of a sample."""
 JUMP = 10.0
 """Neighbouring faces of a cell that differ by more than this factor are a jump."""
 MOST_STRETCH, MOST_JUMPS, MOST_SPLIT = 1.8, 0.003, 0.05
 """What halving along every axis with one unknown a coarse cell still serves."""
 MOST_CELLS = 300_000_000
 """Of a grid that the graph takes: its edges are counted in 32 bits."""
+GATHERED_BYTES = 600
+"""Of memory a cell, at most about, that the first of several ranks needs in set-up."""
 
 
 @dataclass(frozen=True)
@@ -52,47 +54,41 @@ class Difficulty:
 
 
 @njit(**STRICT)
-def _look(active, f0, f1, f2, start, place, uniform, side, corners, jump, counts):
-    """Add to counts: blocks with fluid, blocks in parts, cells with two faces along an axis, jumps.
-
-    ``start, place``: cells with a Dirichlet part by line, as in DirichletParts.
-    """
-    n0, n1, n2 = active.shape
-    parent, size = np.empty(side**3, np.int32), np.empty(side**3, np.int32)
-    held = np.empty(side**3, np.bool_)
-    for b in range(corners.shape[0]):
-        i0, j0, k0 = corners[b, 0], corners[b, 1], corners[b, 2]
-        i1, j1, k1 = min(i0 + side, n0), min(j0 + side, n1), min(k0 + side, n2)
-        s1, s0 = k1 - k0, (j1 - j0) * (k1 - k0)
+def _look(active, held, f0, f1, f2, uniform, jump, counts):
+    """Add to counts: blocks with fluid, blocks in parts, cells with two faces along an axis, jumps."""
+    blocks, n0, n1, n2 = active.shape
+    s0, s1 = n1 * n2, n2
+    parent, size = np.empty(n0 * s0, np.int32), np.empty(n0 * s0, np.int32)
+    is_held = np.empty(n0 * s0, np.bool_)
+    for b in range(blocks):
         fluid = 0
-        for i in range(i0, i1):
-            for j in range(j0, j1):
-                for k in range(k0, k1):
-                    here = (i - i0) * s0 + (j - j0) * s1 + k - k0
+        for i in range(n0):
+            for j in range(n1):
+                for k in range(n2):
+                    here = i * s0 + j * s1 + k
                     parent[here] = here
                     size[here] = 0
-                    held[here] = False
-                    if not active[i, j, k]:
+                    is_held[here] = False
+                    if not active[b, i, j, k]:
                         continue
                     fluid += 1
                     for axis in range(3):
-                        low = (i - i0, j - j0, k - k0)[axis]
-                        if low == 0:
+                        if (i, j, k)[axis] == 0:
                             continue
                         if axis == 0:
-                            near, c = active[i - 1, j, k], f0[0, 0, 0] if uniform else f0[i - 1, j, k]
-                            other = here - s0
+                            near, other = (b, i - 1, j, k), here - s0
                         elif axis == 1:
-                            near, c = active[i, j - 1, k], f1[0, 0, 0] if uniform else f1[i, j - 1, k]
-                            other = here - s1
+                            near, other = (b, i, j - 1, k), here - s1
                         else:
-                            near, c = active[i, j, k - 1], f2[0, 0, 0] if uniform else f2[i, j, k - 1]
-                            other = here - 1
+                            near, other = (b, i, j, k - 1), here - 1
                         if uniform:
-                            is_open = near
+                            is_open = active[near]
                         else:
+                            c = f0[near] if axis == 0 else (f1[near] if axis == 1 else f2[near])
                             is_open = c > 0
-                            up = f0[i, j, k] if axis == 0 else (f1[i, j, k] if axis == 1 else f2[i, j, k])
+                            up = f0[b, i, j, k]
+                            if axis > 0:
+                                up = f1[b, i, j, k] if axis == 1 else f2[b, i, j, k]
                             if c > 0 and up > 0:
                                 counts[2] += 1
                                 if up > jump * c or c > jump * up:
@@ -109,61 +105,96 @@ def _look(active, f0, f1, f2, start, place, uniform, side, corners, jump, counts
         if fluid == 0:
             continue
         counts[0] += 1
-        for i in range(i0, i1):
-            for j in range(j0, j1):
-                for k in range(k0, k1):
-                    if active[i, j, k]:
-                        p = (i - i0) * s0 + (j - j0) * s1 + k - k0
+        for i in range(n0):
+            for j in range(n1):
+                for k in range(n2):
+                    if active[b, i, j, k]:
+                        p = i * s0 + j * s1 + k
                         while parent[p] != p:
                             p = parent[p]
                         size[p] += 1
-                for q in range(start[i * n1 + j], start[i * n1 + j + 1]):
-                    if k0 <= place[q] < k1:
-                        p = (i - i0) * s0 + (j - j0) * s1 + place[q] - k0
-                        while parent[p] != p:
-                            p = parent[p]
-                        held[p] = True
+                        is_held[p] |= held[b, i, j, k]
         free, bound = 0, 0
-        for p in range((i1 - i0) * s0):
+        for p in range(n0 * s0):
             if 8 * size[p] >= fluid:
-                free, bound = (free, bound + 1) if held[p] else (free + 1, bound)
+                free, bound = (free, bound + 1) if is_held[p] else (free + 1, bound)
         if free > 1 or (free == 1 and bound > 0):
             counts[1] += 1
 
 
-def needs_graph(model: str, operator: GridOperator) -> bool:
-    """True where a shipped multilevel model is to work on the graph; a weights file never does."""
-    return model in ("auto", *SHIPPED) and operator.active.size <= MOST_CELLS and difficulty(operator).is_hard
+class Look(NamedTuple):
+    """What is seen of an operator.
+
+    Attributes
+    ----------
+    is_hard
+        Multigrid on a graph serves it better.
+    obstacle
+        Why that cannot be, in words; empty where it can.
+    """
+
+    is_hard: bool
+    obstacle: str = ""
+
+    @property
+    def on_graph(self) -> bool:
+        """A shipped model is to work on the graph."""
+        return self.is_hard and not self.obstacle
 
 
-def difficulty(operator: GridOperator) -> Difficulty:
-    """Look at an operator: widths of its cells, and a sample of blocks that is the same each time."""
-    active = as_volume(operator.active)
-    side, counts = SIDE[operator.ndim], np.zeros(4, np.int64)
-    corners = _corners(active.shape, side)
-    if isinstance(operator, UniformOperator):
-        none = np.zeros((1, 1, 1))
-        fixed = operator.fixed
-        _look(active, none, none, none, fixed.start, fixed.place, True, side, corners, JUMP, counts)
-        stretch = 1.0
-    else:
-        faces = operator._volumes[:3]
-        start = np.zeros(active.shape[0] * active.shape[1] + 1, np.int32)
-        held = operator.dirichlet.reshape(-1, active.shape[2]) > 0
-        np.cumsum(np.count_nonzero(held, 1), out=start[1:])
-        place = np.nonzero(held)[1].astype(np.int32)
-        _look(active, *faces, start, place, False, side, corners, JUMP, counts)
-        widths = estimate_widths(faces)
+def look(model: str, operator: GridOperator | RowOperator, comm: Any = None) -> Look:
+    """Whether a model, by its name, is to work on the graph; a weights file never does.
+
+    Parameters
+    ----------
+    model
+        Its name.
+    operator
+        Of one rank, or its rows of several ranks or of a periodic grid; then the call is collective, and all
+        ranks are told the same.
+    comm
+        mpi4py communicator, or None: one rank.
+    """
+    if model not in ("auto", *SHIPPED):
+        return Look(False)
+    if isinstance(operator, GridOperator):
+        is_hard = difficulty(sample_of_grid(operator)).is_hard
+        return Look(is_hard, _obstacle(operator.shape, 0) if is_hard else "")
+    sample = sample_of_rows(operator, comm)
+    found = Look(False)
+    with together(comm):
+        if sample is not None and difficulty(sample).is_hard:
+            found = Look(True, _obstacle(operator.shape, GATHERED_BYTES))
+    return found if comm is None else Look(*comm.bcast(tuple(found)))
+
+
+def _obstacle(shape: tuple[int, ...], bytes_: int) -> str:
+    cells = prod(shape)
+    if cells > MOST_CELLS:
+        return f"its {cells:,} cells are more than {MOST_CELLS:,}"
+    needed = bytes_ * cells
+    if needed > 64 * MIB and needed > (there_is := available()):
+        return (
+            f"it works on the first rank, where it needs about {needed / GIB:.1f} GiB of memory and "
+            f"{there_is / GIB:.1f} GiB are left"
+        )
+    return ""
+
+
+def needs_graph(model: str, operator: GridOperator | RowOperator, comm: Any = None) -> bool:
+    """``look(...).on_graph``."""
+    return look(model, operator, comm).on_graph
+
+
+def difficulty(sample: Sample) -> Difficulty:
+    """Look at a sample of an operator: widths of its cells, and blocks."""
+    counts = np.zeros(4, np.int64)
+    none = np.zeros((1, 1, 1, 1))
+    faces = (none,) * 3 if sample.faces is None else sample.faces
+    _look(sample.active, sample.held, *faces, sample.faces is None, JUMP, counts)
+    stretch = 1.0
+    if sample.scattered is not None:
+        widths = widths_of_sample(sample.shape, *sample.scattered)
         stretch = max(float(w.max()) for w in widths) / min(float(w.min()) for w in widths)
     blocks, parts, pairs, jumps = (int(c) for c in counts)
     return Difficulty(stretch, jumps / max(pairs, 1), parts / max(blocks, 1))
-
-
-def _corners(shape: tuple[int, ...], side: int) -> NDArray[np.int64]:
-    """First cells of the sampled blocks, scattered evenly."""
-    grid = tuple(-(-n // side) for n in shape)
-    total = int(np.prod(grid))
-    chosen = np.arange(total)
-    if total > BLOCKS:
-        chosen = np.unique(np.random.default_rng(0).integers(0, total, BLOCKS))
-    return np.ascontiguousarray(np.stack(np.unravel_index(chosen, grid), 1) * side, np.int64)
