@@ -172,6 +172,14 @@ CNN = (
         "of networks in torch: cpu, cuda, or cuda:N",
         _device,
     ),
+    Option(
+        "pc_cnn_fallback",
+        "NAME",
+        "none",
+        "hypre or gamg: PETSc's PC that takes the system over (options under cnn_fallback_) where no engine "
+        "serves it: dcd stagnates, or memory is short; none: a warning says so",
+        one_of("none", "hypre", "gamg"),
+    ),
 )
 """Of ``-pc_type cnn``."""
 

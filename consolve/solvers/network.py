@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.errors import MatrixError
-from consolve.base.messages import warn
 from consolve.learned.models import (
     Choice,
     Model,
@@ -30,8 +29,6 @@ from consolve.solvers.petsc.versions import PETSc, call, handle
 
 _LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE")
 """Where MPI's launchers tell how many ranks this machine runs."""
-ADVICE = "Iterations may be many: -pc_type hypre or gamg serves such a grid better"
-"""What to do about a system that no engine serves."""
 
 
 def default_threads() -> int:
@@ -50,13 +47,15 @@ class Network:
         None on a regular operator.
     unknowns, rows
         Over all ranks.
+    obstacle
+        Why no engine serves the operator well, in words; empty where one does.
     """
 
     def __init__(self) -> None:
         self.components = ClosedComponents.none()
         self.unknowns = self.rows = 0
         self._flops = 0.0
-        self.weights_line = ""
+        self.weights_line = self.obstacle = ""
         self._model: Model | None = None
         self._built_as: tuple[Any, ...] | None = None
         self._projected: NDArray[np.float64] = np.empty(0)
@@ -81,14 +80,13 @@ class Network:
         unknowns = int(np.count_nonzero(operator.active))
         totals = (unknowns, rows) if comm is None else comm.allreduce(np.array([unknowns, rows]))
         self.unknowns, self.rows = int(totals[0]), int(totals[1])
-        self.components = ClosedComponents.none()
+        self.components, self.obstacle = ClosedComponents.none(), ""
         if self.unknowns == 0:
             self._forget()
             return
         seen = look(choice.name, operator, comm)
         choice = replace(choice, on_graph=seen.on_graph)
-        if seen.obstacle and (comm is None or comm.rank == 0):
-            warn(f"this grid needs multigrid on a graph, but {seen.obstacle}. {ADVICE}")
+        self.obstacle = f"this grid needs multigrid on a graph, but {seen.obstacle}" if seen.obstacle else ""
         built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic
         if self._built_as != built_as or self._model is None:
             self._forget()  # its memory is free before the next is built

@@ -18,6 +18,9 @@ option                    default        meaning
 -pc_cnn_precision NAME    auto           of networks in torch: float32, bfloat16, or auto, which is
                                          float32
 -pc_cnn_device NAME       cpu            of networks in torch: cpu, cuda, or cuda:N
+-pc_cnn_fallback NAME     none           hypre or gamg: PETSc's PC that takes the system over
+                                         (options under cnn_fallback_) where no engine serves it:
+                                         dcd stagnates, or memory is short; none: a warning says so
 ========================  =============  ===========================================================
 """
 
@@ -34,6 +37,7 @@ from numpy.typing import NDArray
 
 from consolve.base.collective import together
 from consolve.base.errors import MatrixError
+from consolve.base.messages import warn
 from consolve.base.options_table import CNN
 from consolve.base.threads import limited_to
 from consolve.learned.models import GATHERED_CELLS, Choice, Model, check_model_name
@@ -41,6 +45,7 @@ from consolve.learned.multilevel.engine.preconditioner import MultilevelPrecondi
 from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.matrix.stencil_kernels import scale_entries
 from consolve.pde.poisson.null_space import ClosedComponents
+from consolve.solvers.fallback import Fallback
 from consolve.solvers.grid_route import GridRoute
 from consolve.solvers.matrix.boundary_rows import BoundaryRows
 from consolve.solvers.matrix.find_grid import find_grid
@@ -77,7 +82,7 @@ class PCCNN:
 
     Attributes
     ----------
-    model, grid, mask, threads, gathered_cells, precision, device
+    model, grid, mask, threads, gathered_cells, precision, device, fallback
         As the options ``-pc_cnn_*``; a change takes effect at the next ``setUp``.
     coordinates
         (local rows, dim), from PCSetCoordinates.
@@ -91,7 +96,7 @@ class PCCNN:
         self.mask: str | Path | None = None
         self.threads: int | None = None
         self.gathered_cells = GATHERED_CELLS
-        self.precision, self.device = "auto", "cpu"
+        self.precision, self.device, self.fallback = "auto", "cpu", "none"
         self.coordinates: NDArray[np.float64] | None = None
         self._served = Network()
         self.setups = 0
@@ -100,6 +105,7 @@ class PCCNN:
         self._null_space: PETSc.NullSpace | None = None
         self._work: PETSc.Vec | None = None
         self._boundary: BoundaryRows | None = None
+        self._taken_over: Fallback | None = None
         self._release()
 
     def _release(self) -> None:
@@ -107,14 +113,15 @@ class PCCNN:
         self._served = Network()
         self._comm: Any = None
         self._stencil: Stencil | None = None
+        self._given_up = ""
         self._release_petsc()
 
     def _release_petsc(self) -> None:
         """Give up what PETSc holds for us; PETSc 3.18 would keep what Python alone lets go."""
-        for held in (self._null_space, self._work, self._boundary):
+        for held in (self._null_space, self._work, self._boundary, self._taken_over):
             if held is not None:
                 held.destroy()
-        self._null_space = self._work = self._boundary = None
+        self._null_space = self._work = self._boundary = self._taken_over = None
 
     @property
     def network(self) -> Model | None:
@@ -179,6 +186,33 @@ class PCCNN:
         self._stencil = replace(stencil, operator=None)  # its arrays have done their work
         self._state = pmat.stateGet()
         self.setups += 1
+        if self._given_up or self._served.obstacle:
+            self.give_up(pc, self._given_up or self._served.obstacle)
+
+    def give_up(self, pc: PETSc.PC, why: str) -> bool:
+        """Hand the system over to ``fallback``, for all set-ups to come; or warn, once.  Collective.
+
+        Parameters
+        ----------
+        pc
+            This one.
+        why
+            No engine serves it, in words.
+
+        Returns
+        -------
+        Whether another PC takes over now.
+        """
+        if self._taken_over is not None:
+            return False
+        is_first, self._given_up = not self._given_up, why
+        if self.fallback != "none":
+            self._taken_over = Fallback(pc, self.fallback, self._served.components)
+        if is_first and pc.comm.rank == 0:
+            advice = "-pc_type hypre or gamg may serve it better, -pc_cnn_fallback hypre hands it over"
+            taken = f"PC {self.fallback} takes over (-pc_cnn_fallback)"
+            warn(f"{why}: {advice if self._taken_over is None else taken}")
+        return self._taken_over is not None
 
     @reported
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
@@ -202,16 +236,22 @@ class PCCNN:
     @reported
     def apply(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
         with self._in_range(r, z) as source:
+            if self._taken_over is not None:
+                self._taken_over.apply(source, z)
+                return
             self._apply(source if self._boundary is None else self._boundary.eliminate(source), z)
 
     @reported
     def applyTranspose(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
-        if not self._served.is_symmetric:
+        if self._taken_over is None and not self._served.is_symmetric:
             raise NotImplementedError(
                 f"PC cnn has no transpose of the network {self.model}, which is not symmetric: use "
                 "-ksp_type dcd, fcg or fgmres"
             )
         with self._in_range(r, z) as source:
+            if self._taken_over is not None:
+                self._taken_over.apply(source, z, transposed=True)
+                return
             self._apply(source, z)
             if self._boundary is not None:
                 self._boundary.substitute(z)
@@ -260,6 +300,7 @@ class PCCNN:
         amat, pmat = pc.getOperators()
         if (
             stencil is None
+            or self._taken_over is not None
             or not stencil.is_exact
             or stencil.boundary is not None
             or not isinstance(model, MultilevelPreconditioner)
@@ -282,6 +323,9 @@ class PCCNN:
         elif kind == "ascii":
             for line in self._description(pc.comm.size):
                 viewer.printfASCII(f"  {line}\n")
+            if self._taken_over is not None:
+                viewer.printfASCII(f"  {self._given_up}: taken over by\n")
+                self._taken_over.pc.view(viewer)
 
     def _description(self, ranks: int) -> Iterator[str]:
         if self._stencil is None:
