@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consolve.base.collective import together
+from consolve.base.collective import rest, together
+from consolve.base.threads import limited_to
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.pde.poisson.periodic import PeriodicOperator
@@ -29,6 +31,8 @@ class GatheredModel:
         mpi4py communicator, or None: one rank.
     build
         Makes the model and its line from the whole operator and the cell of each row, on the first rank.
+    threads
+        Of the kernels on the first rank, while the others sleep.
     periodic
         The model takes a PeriodicOperator; else a GridOperator, without faces from last to first cells.
 
@@ -55,8 +59,10 @@ class GatheredModel:
 
     ranks: Sequence[int] = (1,)
 
-    def __init__(self, operator: RowOperator, comm: Any, build: Build, periodic: bool = True) -> None:
-        self._comm, self._build, self._periodic = comm, build, periodic
+    def __init__(
+        self, operator: RowOperator, comm: Any, build: Build, threads: int, periodic: bool = True
+    ) -> None:
+        self._comm, self._build, self._threads, self._periodic = comm, build, threads, periodic
         self._first: Any = None
         self.cells = operator.cells
         self.line, self.bytes, self.description, self._flexible = "", 0, "", False
@@ -72,7 +78,7 @@ class GatheredModel:
         faces = [self._gather(face) for face in operator.face_coefficient]
         dirichlet = self._gather(operator.dirichlet)
         closed, facts = ClosedComponents.none(), None
-        with together(self._comm):
+        with self._alone():
             if cells is not None:
                 whole = PeriodicOperator.of_rows(operator.shape, cells, faces, dirichlet, active)
                 del faces, dirichlet, active
@@ -123,10 +129,20 @@ class GatheredModel:
         """z = M r on the local rows."""
         source = self._gather(r)
         target = np.empty(0) if source is None else np.empty(source.size)
-        with together(self._comm):
+        with self._alone():
             if source is not None:
                 self._first.apply(source, target)
         z[:] = self._scatter(target, np.float64)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The first rank works, the others sleep; what it raises, all raise."""
+        with together(self._comm):
+            try:
+                with limited_to(self._threads):
+                    yield
+            finally:
+                rest(self._comm)
 
     def _gather(self, values: NDArray) -> Any:
         """The values of all ranks on the first, None on the others."""

@@ -23,6 +23,7 @@ from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilev
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
+from consolve.pde.poisson.periodic import PeriodicOperator
 
 MODELS = ("auto", "multilevel", "mg", *SHIPPED)
 """Names of ``-pc_cnn_model``; any other value is the path of a weights file."""
@@ -52,6 +53,8 @@ class Choice:
         Of torch; ``auto`` and ``cpu`` for networks that do without.
     on_graph
         A multilevel model works on a graph, as ``graph.choice.needs_graph`` says.
+    gathered_threads
+        Of the kernels where one rank works for all and the others sleep; 0: ``threads``.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Choice:
     precision: str = "auto"
     device: str = "cpu"
     on_graph: bool = False
+    gathered_threads: int = 0
 
 
 class Model(Protocol):
@@ -171,7 +175,11 @@ def build_distributed_model(
         # The network knows nothing of periodic axes: it sees zeros beyond both of their ends.
         one = (choice.threads, choice.precision, choice.device)
         gathered = GatheredModel(
-            operator, comm, lambda whole, cells: build_dcdm(choice.name, whole, cells, *one), periodic=False
+            operator,
+            comm,
+            lambda whole, cells: build_dcdm(choice.name, whole, cells, *one),
+            choice.threads,
+            periodic=False,
         )
         return gathered, gathered.line
     with together(comm):
@@ -179,11 +187,12 @@ def build_distributed_model(
     if choice.on_graph:
         from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
 
-        return GatheredModel(
-            operator,
-            comm,
-            lambda whole, cells: (GraphPreconditioner(whole, cells, choice.threads), GRAPH_LINE),
-        ), GRAPH_LINE
+        threads = choice.gathered_threads or choice.threads
+
+        def build(whole: PeriodicOperator, cells: NDArray[np.integer]) -> tuple[GraphPreconditioner, str]:
+            return GraphPreconditioner(whole, cells, threads), GRAPH_LINE
+
+        return GatheredModel(operator, comm, build, threads), GRAPH_LINE
     try:
         model = DistributedMultilevel(
             operator, weights, comm, choice.threads, choice.gathered_cells, Traffic(tag, event)

@@ -31,11 +31,12 @@ _LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_P
 """Where MPI's launchers tell how many ranks this machine runs."""
 
 
-def default_threads() -> int:
-    """Threads of the kernels on this rank: Numba's, shared among the ranks of this machine."""
+def default_threads(working_for: int = 1) -> int:
+    """Threads of the kernels on this rank: Numba's, shared among the ranks of this machine; those of so many
+    ranks where it works for them."""
     texts = (os.environ.get(name, "") for name in _LOCAL_RANKS)
     ranks = next((int(t) for t in texts if t.isdigit() and int(t) > 0), PETSc.COMM_WORLD.size)
-    return max(1, numba.get_num_threads() // ranks)
+    return max(1, numba.get_num_threads() * min(working_for, ranks) // ranks)
 
 
 class Network:

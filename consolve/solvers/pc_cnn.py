@@ -175,7 +175,10 @@ class PCCNN:
             with together(self._comm):
                 name = check_model_name(self.model)
             threads = self.threads or default_threads()
-            choice = Choice(name, threads, self.gathered_cells, self.precision, self.device)
+            choice = Choice(
+                name, threads, self.gathered_cells, self.precision, self.device,
+                gathered_threads=self.threads or default_threads(pc.comm.size),
+            )  # fmt: skip
             with limited_to(threads):
                 self._served.set_up(pc, self._comm, stencil, choice)
         except MatrixError as error:
