@@ -19,6 +19,7 @@ from consolve.learned.gathered import GatheredModel
 from consolve.learned.multilevel.cycle.transfer import Traffic
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.learned.multilevel.format import Weights, load_weights
+from consolve.learned.multilevel.graph.choice import gathering_obstacle
 from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel, UnservedGrid
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.grid import GridOperator
@@ -185,21 +186,27 @@ def build_distributed_model(
     with together(comm):
         weights, line = _load(choice, operator.ndim)
     if choice.on_graph:
-        from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
-
-        threads = choice.gathered_threads or choice.threads
-
-        def build(whole: PeriodicOperator, cells: NDArray[np.integer]) -> tuple[GraphPreconditioner, str]:
-            return GraphPreconditioner(whole, cells, threads), GRAPH_LINE
-
-        return GatheredModel(operator, comm, build, threads), GRAPH_LINE
+        return _gathered_graph(choice, operator, comm)
     try:
         model = DistributedMultilevel(
             operator, weights, comm, choice.threads, choice.gathered_cells, Traffic(tag, event)
         )
     except UnservedGrid as error:
+        if any(operator.periodic) and not gathering_obstacle(operator.shape, comm):
+            return _gathered_graph(choice, operator, comm)  # which takes rings of any length
         raise MatrixError(str(error)) from None
     return model, line
+
+
+def _gathered_graph(choice: Choice, operator: RowOperator, comm: Any) -> tuple[Model, str]:
+    from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
+
+    threads = choice.gathered_threads or choice.threads
+
+    def build(whole: PeriodicOperator, cells: NDArray[np.integer]) -> tuple[GraphPreconditioner, str]:
+        return GraphPreconditioner(whole, cells, threads), GRAPH_LINE
+
+    return GatheredModel(operator, comm, build, threads), GRAPH_LINE
 
 
 def _load(choice: Choice, ndim: int) -> tuple[Weights, str]:

@@ -12,7 +12,11 @@ PROGRAM = Path(__file__).with_name("graph_ranks.py")
 GRIDS = [([64, 60], ()), ([64, 60], (1,)), ([65, 47], (0, 1)), ([20, 17, 22], ()), ([20, 17, 22], (0, 1))]
 NAMES = ("plates", "maze", "stretched", "lognormal", "bubbles", "closed-pockets")
 CASES = [(name, *grid, "dcd") for name, grid in product(NAMES, GRIDS)]
-CASES += [("plates", [64, 60], (0,), "cg"), ("lognormal", [12, 17, 16], (1,), "cg")]
+CASES += [
+    ("closed-box", [151, 149], (0, 1), "dcd"),
+    ("plates", [64, 60], (0,), "cg"),
+    ("lognormal", [12, 17, 16], (1,), "cg"),
+]
 ORDINARY = [("spheres", [64, 60], (), "dcd"), ("closed-boxes", [24, 20, 22], (), "cg")]
 ORDINARY_CASES = ("spheres", "closed-boxes", "closed-pockets [20")
 pytestmark = needs_mpirun

@@ -181,6 +181,12 @@ def _obstacle(shape: tuple[int, ...], bytes_: int) -> str:
     return ""
 
 
+def gathering_obstacle(shape: tuple[int, ...], comm: Any) -> str:
+    """Why the first rank cannot take a whole grid, in words, the same on all ranks; empty where it can."""
+    obstacle = _obstacle(shape, GATHERED_BYTES)
+    return obstacle if comm is None else str(comm.bcast(obstacle))
+
+
 def needs_graph(model: str, operator: GridOperator | RowOperator, comm: Any = None) -> bool:
     """``look(...).on_graph``."""
     return look(model, operator, comm).on_graph
