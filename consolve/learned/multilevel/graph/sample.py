@@ -97,40 +97,53 @@ def sample_of_grid(operator: GridOperator | PeriodicOperator) -> Sample:
     return Sample(active.shape, blocks(active), blocks(dirichlet) > 0, coefficients, sampled_faces(faces))
 
 
-class _Rows:
-    """Values of rows, wherever they are, on the first rank."""
+@njit(**STRICT)
+def _find(own, cells, at, row):
+    """Which of some cells stand in an ascending array, and where; returns how many do."""
+    found, next_ = 0, 0
+    for q in range(cells.size):
+        cell = cells[q]
+        if cell < own[0] or cell > own[own.size - 1]:
+            continue
+        if next_ >= own.size or own[next_] != cell:  # most stand where the one before leads to
+            next_ = np.searchsorted(own, cell)
+        if own[next_] == cell:
+            at[found], row[found] = q, next_
+            found, next_ = found + 1, next_ + 1
+    return found
 
-    def __init__(self, operator: RowOperator, comm: Any) -> None:
-        own = operator.cells
-        self._comm = comm
+
+class _Rows:
+    """Where cells stand among the rows of this rank."""
+
+    def __init__(self, own: NDArray[np.int64]) -> None:
         self._order = None if bool((own[1:] > own[:-1]).all()) else np.argsort(own)
         self._own = own if self._order is None else own[self._order]
 
-    def gather(self, cells: NDArray[np.int64], *values: NDArray) -> list[NDArray] | None:
-        """For each of ``cells`` the entries of its row, 0 without one; None on other ranks.  Collective."""
-        own, size = self._own, self._own.size
-        at = np.flatnonzero((cells >= own[0]) & (cells <= own[-1])) if size else np.empty(0, np.int64)
-        if size and own[-1] - own[0] + 1 == size:
-            row = cells[at] - own[0]
-        else:
-            row = np.searchsorted(own, cells[at])
-            at, row = (a[own[row] == cells[at]] for a in (at, row)) if size else (at, row)
-        if self._order is not None:
-            row = self._order[row]
-        found = at, [v[row] for v in values]
-        parts = [found] if self._comm is None else self._comm.gather(found)
-        if parts is None:
-            return None
-        whole = [np.zeros(cells.size, v.dtype) for v in values]
-        for places, parts_of in parts:
-            for target, part in zip(whole, parts_of):
-                target[places] = part
-        return whole
+    def find(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Which of some cells have a row here, and that row."""
+        at, row = np.empty((2, cells.size), np.intp)
+        found = _find(self._own, cells, at, row) if self._own.size else 0
+        at, row = at[:found], row[:found]
+        return at, row if self._order is None else self._order[row]
+
+
+def _on_first(comm: Any, places: NDArray[np.intp], values: NDArray, size: int) -> NDArray:
+    """An array on the first rank of what all ranks know of its places, 0 where none does.  Collective."""
+    mine = np.zeros(size, values.dtype)
+    mine[places] = values
+    if comm is None:
+        return mine
+    whole = np.empty_like(mine)
+    comm.Reduce(mine, whole if comm.rank == 0 else None)  # each place is known to one rank: a sum is exact
+    return whole
 
 
 def sample_of_rows(operator: RowOperator, comm: Any) -> Sample | None:
-    """Of an operator whose rows lie on several ranks, or whose axes close to rings; the same that
-    ``sample_of_grid`` takes of the whole.
+    """Of an operator whose rows lie on several ranks, or whose axes close to rings: ``difficulty`` sees in it
+    what it sees in the sample that ``sample_of_grid`` takes of the whole.
+
+    Where all open faces have one coefficient, only a byte a cell is sent.
 
     Parameters
     ----------
@@ -143,22 +156,54 @@ def sample_of_rows(operator: RowOperator, comm: Any) -> Sample | None:
     -------
     On the first rank; None on others.  Collective.
     """
-    flat = (1,) * (3 - operator.ndim)
-    volume: Any = *flat, *operator.shape
+    flat = 3 - operator.ndim
+    volume = (1,) * flat + operator.shape
     shape, cells, inside = _cells_of_blocks(volume, operator.ndim)
-    rows = _Rows(operator, comm)
-    # A single cell has no face to itself.
-    faces = [f * (n > 1) if n == 1 else f for n, f in zip(operator.shape, operator.face_coefficient)]
-    blocks = rows.gather(cells, operator.active, operator.dirichlet, *faces)
     place, index = sampled_cells(volume)
-    above = rows.gather(index[0], *faces)
-    below = [rows.gather(c, f) for c, f in zip(index[1 + len(flat) :], faces)]
-    if blocks is None or above is None:
+    rows = _Rows(operator.cells)
+    # A single cell has no face to itself.
+    axes = [axis for axis in range(flat, 3) if volume[axis] > 1]
+    faces = [operator.face_coefficient[axis - flat] for axis in axes]
+    at, row = rows.find(cells)
+    seen = [(at, f[row]) for f in faces]
+    code = operator.active[row].astype(np.uint8) + 2 * (operator.dirichlet[row] > 0)
+    for axis, (_, values) in zip(axes, seen):
+        code += np.uint8(4 << axis) * (values > 0)
+    code = _on_first(comm, at, code, cells.size) * inside
+    scattered = None
+    if _are_alike(faces, comm):
+        of_blocks = [(code >> (2 + axis) & 1).astype(np.float64) for axis in axes]
+    else:
+        of_blocks = [np.where(inside, _on_first(comm, *part, cells.size), 0.0) for part in seen]
+        own, both = rows.find(index[0]), np.zeros((2, *place.shape))
+        for axis, face in zip(axes, faces):
+            for side, (at, row) in enumerate((own, rows.find(index[1 + axis]))):
+                both[side, :, axis] = _on_first(comm, at, face[row], len(place))
+        scattered = both[0], both[1]
+    if comm is not None and comm.rank > 0:
         return None
-    active, dirichlet, *of_faces = ((b * inside).reshape(shape) for b in blocks)
-    both = np.zeros((2, *place.shape))
-    for axis, (up, low) in enumerate(zip(above, below), len(flat)):
-        assert low is not None
-        both[0, :, axis], both[1, :, axis] = up, low[0]
-    coefficients: Any = (*([of_faces[0]] * len(flat)), *of_faces)
-    return Sample(volume, active, dirichlet > 0, coefficients, (both[0], both[1]))
+    coefficients = [np.zeros(shape)] * 3
+    for axis, face in zip(axes, of_blocks):
+        coefficients[axis] = face.reshape(shape)
+    code = code.reshape(shape)
+    return Sample(volume, (code & 1).astype(np.bool_), (code & 2) > 0, tuple(coefficients), scattered)
+
+
+@njit(**STRICT)
+def _common(values, known):
+    """The one positive value, with ``known`` among them if that is not 0; 0: there is none, -1: several."""
+    for value in values:
+        if value > 0 and value != known:
+            if known != 0:
+                return -1.0
+            known = value
+    return known
+
+
+def _are_alike(values: list[NDArray[np.float64]], comm: Any) -> bool:
+    """All positive values, on all ranks, are one.  Collective."""
+    common = 0.0
+    for some in values:
+        common = _common(some, common)
+    known = [common] if comm is None else comm.allgather(common)
+    return min(known) >= 0 and len(set(known) - {0.0}) <= 1
