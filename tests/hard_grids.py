@@ -8,13 +8,16 @@ from consolve.pde.poisson.periodic import PeriodicOperator
 
 
 def closed_to_rings(operator, axes):
-    """A GridOperator with faces from last to first cells along some axes, as wide as those next to them."""
+    """A GridOperator with faces from last to first cells along some axes: the harmonic mean of those next to
+    them, so that coefficients are as smooth there as elsewhere."""
     faces = [f.copy() for f in operator.face_coefficient]
     for axis in axes:
         face, active = np.moveaxis(faces[axis], axis, 0), np.moveaxis(operator.active, axis, 0)
         if operator.shape[axis] > 1:
-            near = np.where(face[0] > 0, face[0], face[-2])
-            face[-1] = np.where(active[0] & active[-1], near, 0)
+            first, last = (np.where(face[q] > 0, face[q], face[p]) for q, p in ((0, -2), (-2, 0)))
+            is_open = active[0] & active[-1] & (first > 0)
+            both = first * last / np.where(is_open, first + last, 1.0)
+            face[-1] = np.where(is_open, 2 * both, 0)
     flat = [f.reshape(-1) for f in faces]
     rest = operator.dirichlet.reshape(-1), operator.active.reshape(-1)
     return PeriodicOperator.of_rows(operator.shape, np.arange(operator.active.size), flat, *rest)
