@@ -23,8 +23,8 @@ from consolve.learned.models import (
     build_model,
     build_smoother,
     check_model_name,
-    needs_graph,
 )
+from consolve.learned.multilevel.graph.choice import needs_graph
 from consolve.learned.multilevel.setup.hierarchy import LevelFacts
 from consolve.pde.matrix.grid_map import GridMap
 from consolve.pde.matrix.local_rows import real_csr, rows_of_csr

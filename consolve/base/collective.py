@@ -3,9 +3,13 @@ waiting for it for ever."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+NAP = 5e-5
+"""Seconds between two looks of a rank that waits."""
 
 
 def raise_together(comm: Any, error: Exception | None) -> None:
@@ -62,3 +66,19 @@ def together(comm: Any) -> Iterator[None]:
         raise_together(comm, error)
     finally:
         del error  # see raise_together
+
+
+def rest(comm: Any) -> None:
+    """Wait until all ranks are here, asleep: MPI's own wait keeps a core busy, which threads of another rank
+    could use.
+
+    Parameters
+    ----------
+    comm
+        mpi4py communicator, or None: one rank.
+    """
+    if comm is None:
+        return
+    request = comm.Ibarrier()
+    while not request.Test():
+        time.sleep(NAP)

@@ -184,6 +184,14 @@ CNN = (
         "only comes near to the matrix (9- and 27-point stencils, meshes), else 0",
         _sweeps,
     ),
+    Option(
+        "pc_cnn_fallback",
+        "NAME",
+        "none",
+        "hypre or gamg: PETSc's PC that takes the system over (options under cnn_fallback_) where no engine "
+        "serves it: dcd stagnates, or memory is short; none: a warning says so",
+        one_of("none", "hypre", "gamg"),
+    ),
 )
 """Of ``-pc_type cnn``."""
 

@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 from consolve.base.collective import together
 from consolve.base.errors import MatrixError, OptionError
 from consolve.learned.dcdm.format import SHIPPED
-from consolve.learned.dcdm.model import GatheredDCDM, build_dcdm, is_dcdm
+from consolve.learned.dcdm.model import build_dcdm, is_dcdm
+from consolve.learned.gathered import GatheredModel
 from consolve.learned.multilevel.cycle.transfer import Traffic
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.learned.multilevel.format import Weights, load_weights
-from consolve.learned.multilevel.graph import choice as graph_choice
+from consolve.learned.multilevel.graph.choice import gathering_obstacle, needs_graph
 from consolve.learned.multilevel.ranks.preconditioner import DistributedMultilevel, UnservedGrid
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.mesh.rows import MeshRows
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
+from consolve.pde.poisson.periodic import PeriodicOperator
 
 if TYPE_CHECKING:
     from consolve.learned.auxiliary.gauss_seidel import GaussSeidel
@@ -59,10 +61,12 @@ class Choice:
     precision, device
         Of torch; ``auto`` and ``cpu`` for networks that do without.
     on_graph
-        A multilevel model works on a graph, as ``needs_graph`` says.
+        A multilevel model works on a graph, as ``graph.choice.look`` says.
     smooth
         Gauss-Seidel sweeps with the matrix, before and after the network; None: one where the grid's operator
         is not the matrix, else none.
+    gathered_threads
+        Of the kernels where one rank works for all and the others sleep; 0: ``threads``.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Choice:
     device: str = "cpu"
     on_graph: bool = False
     smooth: int | None = None
+    gathered_threads: int = 0
 
 
 class Model(Protocol):
@@ -140,11 +145,6 @@ def load_multilevel(model: str | os.PathLike[str], ndim: int) -> Weights:
     return load_weights(DEFAULT if name == "auto" else name, ndim)
 
 
-def needs_graph(name: str, operator: GridOperator | RowOperator) -> bool:
-    """True where a model, by its name, and the operator of one process are for multigrid on a graph."""
-    return isinstance(operator, GridOperator) and graph_choice.needs_graph(name, operator)
-
-
 def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]) -> tuple[Model, str]:
     """Build a network for the operator of one process.
 
@@ -185,18 +185,27 @@ def build_distributed_model(
     with together(comm):
         of_dcdm = is_dcdm(choice.name)
     if of_dcdm if comm is None else all(comm.allgather(of_dcdm)):
+        # The network knows nothing of periodic axes: it sees zeros beyond both of their ends.
         one = (choice.threads, choice.precision, choice.device)
-        gathered = GatheredDCDM(
-            operator, comm, lambda whole, cells: build_dcdm(choice.name, whole, cells, *one)
+        gathered = GatheredModel(
+            operator,
+            comm,
+            lambda whole, cells: build_dcdm(choice.name, whole, cells, *one),
+            choice.threads,
+            periodic=False,
         )
         return gathered, gathered.line
     with together(comm):
         weights, line = _load(choice, operator.ndim)
+    if choice.on_graph:
+        return _gathered_graph(choice, operator, comm)
     try:
         model = DistributedMultilevel(
             operator, weights, comm, choice.threads, choice.gathered_cells, Traffic(tag, event)
         )
     except UnservedGrid as error:
+        if any(operator.periodic) and not gathering_obstacle(operator.shape, comm):
+            return _gathered_graph(choice, operator, comm)  # which takes rings of any length
         raise MatrixError(str(error)) from None
     return model, line
 
@@ -248,6 +257,17 @@ def build_smoother(choice: Choice, stencil: Stencil) -> GaussSeidel | None:
     from consolve.learned.auxiliary.gauss_seidel import GaussSeidel
 
     return GaussSeidel(stencil.rows, sweeps=choice.smooth or 1)
+
+
+def _gathered_graph(choice: Choice, operator: RowOperator, comm: Any) -> tuple[Model, str]:
+    from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
+
+    threads = choice.gathered_threads or choice.threads
+
+    def build(whole: PeriodicOperator, cells: NDArray[np.integer]) -> tuple[GraphPreconditioner, str]:
+        return GraphPreconditioner(whole, cells, threads), GRAPH_LINE
+
+    return GatheredModel(operator, comm, build, threads), GRAPH_LINE
 
 
 def _load(choice: Choice, ndim: int) -> tuple[Weights, str]:

@@ -96,12 +96,32 @@ class GridRoute:
             return residual_norm(A, b, x, r)
 
 
+class GivenUp(Exception):
+    """Another PC has taken over from the network after this iteration."""
+
+    def __init__(self, iteration: int, norm: float) -> None:
+        super().__init__(iteration, norm)
+        self.iteration, self.norm = iteration, norm
+
+
 class GridSystem:
     """A solve of KSP ``dcd``, as ``consolve.learned.multilevel.engine.grid_iteration.iterate`` takes it."""
 
     def __init__(self, solve: Any) -> None:
         self._solve, self._route = solve, solve.route
-        self.test, self.report = solve.test, solve.report
+        self.test = solve.test
+
+    def report(self, iteration: int, norm: float) -> None:
+        """Take note of an iteration that is not the last.
+
+        Raises
+        ------
+        GivenUp
+            If the solve is to go on with another PC; where the route is ahead, ``finish`` is to be called.
+        """
+        self._solve.report(iteration, norm)
+        if self._solve.gives_up(iteration, norm):
+            raise GivenUp(iteration, norm)
 
     def begin(self, norm: float) -> None:
         """Start from r."""

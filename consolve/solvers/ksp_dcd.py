@@ -23,9 +23,10 @@ from __future__ import annotations
 from math import inf, isfinite
 
 from consolve.base.options_table import DCD
+from consolve.learned.dcdm.model import is_dcdm
 from consolve.learned.multilevel.engine.grid_iteration import iterate
 from consolve.solvers.dcd import Breakdown, ConjugateDirections
-from consolve.solvers.grid_route import GridRoute, GridSystem
+from consolve.solvers.grid_route import GivenUp, GridRoute, GridSystem
 from consolve.solvers.pc_cnn import PCCNN
 from consolve.solvers.petsc import events, live_contexts
 from consolve.solvers.petsc.options import read_options
@@ -36,7 +37,7 @@ from consolve.solvers.petsc.versions import (
     handle,
     support_only_true_residual,
 )
-from consolve.solvers.safeguard import Safeguard
+from consolve.solvers.safeguard import Safeguard, Stagnation
 
 MOST_DISAPPOINTMENTS = 3
 """Times in a row that the recurrence meets the tolerance and the residual computed anew has not halved."""
@@ -174,6 +175,8 @@ class _Solve:
         self.may_mislead = ksp.getPC().getType() in FOREIGN
         self.trials = self.grid_iterations = 0
         self.route: GridRoute | None = None
+        self.cnn = _pc_cnn(ksp)
+        self.stagnation = Stagnation(0, inf)
 
     def _method(
         self, f: PETSc.PC | None, x: PETSc.Vec, r: PETSc.Vec, m: int, sign: int
@@ -182,11 +185,19 @@ class _Solve:
 
     def run(self) -> None:
         norm, begin = self.compute_residual(x_is_zero=not self.ksp.getInitialGuessNonzero()), 0
+        self.stagnation = Stagnation(0, norm)
         self.route = _grid_route(self.ksp) if self.context.fused else None
         if self.route is not None and self.ksp.max_it > 0 and not self.test(0, norm):
             self.report(0, norm)
             most = self.ksp.max_it
-            begin, norm, reason = iterate(GridSystem(self), norm, most, self.context.true_residual_every)
+            system = GridSystem(self)
+            try:
+                begin, norm, reason = iterate(system, norm, most, self.context.true_residual_every)
+            except GivenUp as given_up:
+                begin, norm, reason = given_up.iteration, given_up.norm, 0
+                if self.route.is_ahead:
+                    norm = system.finish()
+                self.taken_over()
             self.grid_iterations = begin
             if reason or begin == most:
                 self.report(begin, norm)
@@ -213,6 +224,9 @@ class _Solve:
                 reason = Reason.DIVERGED_MAX_IT
             if reason:
                 break
+            if self.gives_up(k, norm):
+                self.taken_over()
+                norm, exact = self.compute_residual(), True
             try:
                 norm = self.state.step(norm)
             except Breakdown as breakdown:
@@ -225,6 +239,18 @@ class _Solve:
             if ahead is not None:
                 norm, exact = self._go_over(ahead), True
         return reason
+
+    def gives_up(self, k: int, norm: float) -> bool:
+        """Whether another PC has just taken over from PC cnn, with which the solve gains little."""
+        if self.cnn is None:
+            return False
+        why = self.stagnation.after(k, norm)
+        return bool(why) and not is_dcdm(self.cnn.model) and self.cnn.give_up(self.ksp.getPC(), why)
+
+    def taken_over(self) -> None:
+        """Start anew from x and r, with a PC of PETSc."""
+        self.state = self._method(self.ksp.getPC(), self.x, self.r, self.context.directions, self.state.sign)
+        self.may_mislead = False
 
     def _conjugate_gradients(self) -> ConjugateDirections:
         """The same method from the same x and r without the network, on vectors of its own."""
@@ -281,8 +307,12 @@ class Precision:
 
 def _grid_route(ksp: PETSc.KSP) -> GridRoute | None:
     """The route of a KSP whose PC is a multilevel network of the very matrix that is solved; else None."""
+    context = None if ksp.comm.size > 1 else _pc_cnn(ksp)
+    return None if context is None else context.grid_route(ksp.getPC())
+
+
+def _pc_cnn(ksp: PETSc.KSP) -> PCCNN | None:
+    """The context of its PC cnn, if it has one."""
     pc = ksp.getPC()
-    if pc.comm.size > 1 or pc.getType() not in ("cnn", "python"):
-        return None
-    context = pc.getPythonContext()
-    return context.grid_route(pc) if isinstance(context, PCCNN) else None
+    context = pc.getPythonContext() if pc.getType() in ("cnn", "python") else None
+    return context if isinstance(context, PCCNN) else None

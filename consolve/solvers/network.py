@@ -20,8 +20,8 @@ from consolve.learned.models import (
     build_model,
     build_smoother,
     cycle_flops,
-    needs_graph,
 )
+from consolve.learned.multilevel.graph.choice import look
 from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.mesh.rows import MeshRows
 from consolve.pde.poisson.grid import GridOperator
@@ -37,11 +37,12 @@ _LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_P
 """Where MPI's launchers tell how many ranks this machine runs."""
 
 
-def default_threads() -> int:
-    """Threads of the kernels on this rank: Numba's, shared among the ranks of this machine."""
+def default_threads(working_for: int = 1) -> int:
+    """Threads of the kernels on this rank: Numba's, shared among the ranks of this machine; those of so many
+    ranks where it works for them."""
     texts = (os.environ.get(name, "") for name in _LOCAL_RANKS)
     ranks = next((int(t) for t in texts if t.isdigit() and int(t) > 0), PETSc.COMM_WORLD.size)
-    return max(1, numba.get_num_threads() // ranks)
+    return max(1, numba.get_num_threads() * min(working_for, ranks) // ranks)
 
 
 class Network:
@@ -53,13 +54,15 @@ class Network:
         None on a regular operator.
     unknowns, rows
         Over all ranks.
+    obstacle
+        Why no engine serves the operator well, in words; empty where one does.
     """
 
     def __init__(self) -> None:
         self.components = ClosedComponents.none()
         self.unknowns = self.rows = 0
         self._flops = 0.0
-        self.weights_line = ""
+        self.weights_line = self.obstacle = ""
         self._model: Model | None = None
         self._built_as: tuple[Any, ...] | None = None
         self._smoother: GaussSeidel | None = None
@@ -85,12 +88,14 @@ class Network:
         unknowns = int(np.count_nonzero(operator.active))
         totals = (unknowns, rows) if comm is None else comm.allreduce(np.array([unknowns, rows]))
         self.unknowns, self.rows = int(totals[0]), int(totals[1])
-        self.components = ClosedComponents.none()
+        self.components, self.obstacle = ClosedComponents.none(), ""
         if self.unknowns == 0:
             self._forget()
             return
-        choice = replace(choice, on_graph=needs_graph(choice.name, operator))
         self._smoother = None  # its memory is free before the next is built
+        seen = look(choice.name, operator, comm)
+        choice = replace(choice, on_graph=seen.on_graph)
+        self.obstacle = f"this grid needs multigrid on a graph, but {seen.obstacle}" if seen.obstacle else ""
         built_as = choice, serial, stencil.grid.shape, stencil.grid.periodic
         if self._built_as != built_as or self._model is None:
             self._forget()  # its memory is free before the next is built

@@ -21,6 +21,9 @@ option                    default        meaning
 -pc_cnn_smooth N          auto           Gauss-Seidel sweeps with the matrix before and after the
                                          network; auto: 1 where the network's grid only comes near
                                          to the matrix (9- and 27-point stencils, meshes), else 0
+-pc_cnn_fallback NAME     none           hypre or gamg: PETSc's PC that takes the system over
+                                         (options under cnn_fallback_) where no engine serves it:
+                                         dcd stagnates, or memory is short; none: a warning says so
 ========================  =============  ===========================================================
 """
 
@@ -36,6 +39,7 @@ from numpy.typing import NDArray
 
 from consolve.base.collective import together
 from consolve.base.errors import MatrixError
+from consolve.base.messages import warn
 from consolve.base.options_table import CNN
 from consolve.base.threads import limited_to
 from consolve.learned.models import GATHERED_CELLS, Choice, Model, check_model_name
@@ -44,6 +48,7 @@ from consolve.pde.matrix.stencil import Stencil
 from consolve.pde.matrix.stencil_kernels import scale_entries
 from consolve.pde.mesh.rows import MeshRows, fits_grid, read_mesh
 from consolve.pde.poisson.null_space import ClosedComponents
+from consolve.solvers.fallback import Fallback
 from consolve.solvers.grid_route import GridRoute
 from consolve.solvers.matrix.attached import CELLS, attached_points
 from consolve.solvers.matrix.boundary_rows import BoundaryRows
@@ -83,7 +88,7 @@ class PCCNN:
 
     Attributes
     ----------
-    model, grid, mask, threads, gathered_cells, precision, device, smooth
+    model, grid, mask, threads, gathered_cells, precision, device, smooth, fallback
         As the options ``-pc_cnn_*``; a change takes effect at the next ``setUp``.
     coordinates
         (local rows, dim), from PCSetCoordinates.  What ``attach_points`` gave to the matrix comes first.
@@ -97,7 +102,7 @@ class PCCNN:
         self.mask: str | Path | None = None
         self.threads: int | None = None
         self.gathered_cells = GATHERED_CELLS
-        self.precision, self.device = "auto", "cpu"
+        self.precision, self.device, self.fallback = "auto", "cpu", "none"
         self.smooth: int | None = None
         self.coordinates: NDArray[np.float64] | None = None
         self._served = Network()
@@ -107,6 +112,7 @@ class PCCNN:
         self._null_space: PETSc.NullSpace | None = None
         self._work: PETSc.Vec | None = None
         self._boundary: BoundaryRows | None = None
+        self._taken_over: Fallback | None = None
         self._release()
 
     def _release(self) -> None:
@@ -114,14 +120,15 @@ class PCCNN:
         self._served = Network()
         self._comm: Any = None
         self._stencil: Stencil | MeshRows | None = None
+        self._given_up = ""
         self._release_petsc()
 
     def _release_petsc(self) -> None:
         """Give up what PETSc holds for us; PETSc 3.18 would keep what Python alone lets go."""
-        for held in (self._null_space, self._work, self._boundary):
+        for held in (self._null_space, self._work, self._boundary, self._taken_over):
             if held is not None:
                 held.destroy()
-        self._null_space = self._work = self._boundary = None
+        self._null_space = self._work = self._boundary = self._taken_over = None
 
     @property
     def network(self) -> Model | None:
@@ -174,12 +181,15 @@ class PCCNN:
                 name = check_model_name(self.model)
             stencil = self._read(pmat, pc.getDM())
             threads = self.threads or default_threads()
-            options = self.gathered_cells, self.precision, self.device, False, self.smooth
+            choice = Choice(
+                name, threads, self.gathered_cells, self.precision, self.device, smooth=self.smooth,
+                gathered_threads=self.threads or default_threads(pc.comm.size),
+            )  # fmt: skip
             with limited_to(threads):
                 if isinstance(stencil, MeshRows):
-                    self._served.set_up_mesh(self._comm, stencil, Choice(name, threads, *options))
+                    self._served.set_up_mesh(self._comm, stencil, choice)
                 else:
-                    self._served.set_up(pc, self._comm, stencil, Choice(name, threads, *options))
+                    self._served.set_up(pc, self._comm, stencil, choice)
         except MatrixError as error:
             raise MatrixError(f"PC cnn cannot use this matrix: {error}") from None
         if stencil.boundary is not None:
@@ -188,6 +198,33 @@ class PCCNN:
         self._stencil = stencil.without_matrix()  # its arrays have done their work
         self._state = pmat.stateGet()
         self.setups += 1
+        if self._given_up or self._served.obstacle:
+            self.give_up(pc, self._given_up or self._served.obstacle)
+
+    def give_up(self, pc: PETSc.PC, why: str) -> bool:
+        """Hand the system over to ``fallback``, for all set-ups to come; or warn, once.  Collective.
+
+        Parameters
+        ----------
+        pc
+            This one.
+        why
+            No engine serves it, in words.
+
+        Returns
+        -------
+        Whether another PC takes over now.
+        """
+        if self._taken_over is not None:
+            return False
+        is_first, self._given_up = not self._given_up, why
+        if self.fallback != "none":
+            self._taken_over = Fallback(pc, self.fallback, self._served.components)
+        if is_first and pc.comm.rank == 0:
+            advice = "-pc_type hypre or gamg may serve it better, -pc_cnn_fallback hypre hands it over"
+            taken = f"PC {self.fallback} takes over (-pc_cnn_fallback)"
+            warn(f"{why}: {advice if self._taken_over is None else taken}")
+        return self._taken_over is not None
 
     def _read(self, pmat: PETSc.Mat, dm: PETSc.DM | None) -> Stencil | MeshRows:
         """What a matrix says of a grid, or of a mesh where the points of its rows are known and no grid's."""
@@ -228,16 +265,22 @@ class PCCNN:
     @reported
     def apply(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
         with self._in_range(r, z) as source:
+            if self._taken_over is not None:
+                self._taken_over.apply(source, z)
+                return
             self._apply(source if self._boundary is None else self._boundary.eliminate(source), z)
 
     @reported
     def applyTranspose(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
-        if not self._served.is_symmetric:
+        if self._taken_over is None and not self._served.is_symmetric:
             raise NotImplementedError(
                 f"PC cnn has no transpose of the network {self.model}, which is not symmetric: use "
                 "-ksp_type dcd, fcg or fgmres"
             )
         with self._in_range(r, z) as source:
+            if self._taken_over is not None:
+                self._taken_over.apply(source, z, transposed=True)
+                return
             self._apply(source, z)
             if self._boundary is not None:
                 self._boundary.substitute(z)
@@ -286,6 +329,7 @@ class PCCNN:
         amat, pmat = pc.getOperators()
         if (
             not isinstance(stencil, Stencil)
+            or self._taken_over is not None
             or not stencil.is_exact
             or self.smooth
             or stencil.boundary is not None
@@ -309,6 +353,9 @@ class PCCNN:
         elif kind == "ascii":
             for line in self._description(pc.comm.size):
                 viewer.printfASCII(f"  {line}\n")
+            if self._taken_over is not None:
+                viewer.printfASCII(f"  {self._given_up}: taken over by\n")
+                self._taken_over.pc.view(viewer)
 
     def _description(self, ranks: int) -> Iterator[str]:
         if self._stencil is None:

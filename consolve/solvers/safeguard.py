@@ -1,4 +1,4 @@
-"""Plain conjugate gradients beside a network that is not worth listening to."""
+"""Plain conjugate gradients beside a network that is not worth listening to, and when to give it up."""
 
 from __future__ import annotations
 
@@ -12,6 +12,25 @@ EVERY = 3
 """Iterations for each of conjugate gradients beside them."""
 AHEAD = 0.5
 """Conjugate gradients take over when their residual norm is under this part of the network's."""
+WINDOW, LITTLE, FLOOR = 20, 1e-2, 1e-6
+"""A solve stagnates when so many iterations do not bring the residual norm to this part, unless it has come
+near the end of precision: to ``FLOOR`` times the first."""
+
+
+class Stagnation:
+    """Sees a solve that gains little with each iteration."""
+
+    def __init__(self, iteration: int, norm: float) -> None:
+        self._iteration, self._norm, self._first = iteration, norm, norm
+
+    def after(self, iteration: int, norm: float) -> str:
+        """Take note of an iteration; if the last ``WINDOW`` gained little, words that say so, else empty."""
+        if iteration - self._iteration < WINDOW:
+            return ""
+        before, self._iteration, self._norm = self._norm, iteration, norm
+        if not (norm > LITTLE * before and norm > FLOOR * self._first):
+            return ""
+        return f"{WINDOW} iterations with PC cnn left {norm / before:.1g} of the residual"
 
 
 class Safeguard:

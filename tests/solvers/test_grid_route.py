@@ -102,7 +102,7 @@ def test_the_end_is_declared_by_the_true_residual(shape, name, rtol):
 
 def test_full_slots_are_emptied_on_the_way(monkeypatch):
     """More iterations than slots before the residual is computed anew, on a smooth right-hand side."""
-    monkeypatch.setattr("consolve.solvers.network.needs_graph", lambda choice, operator: False)
+    monkeypatch.setattr("consolve.learned.multilevel.graph.choice.MOST_SPLIT", 1.0)
     operator = make_domain("plates", (64, 64), 3).operator()
     b = np.ones(operator.unknowns)
     _, ksp, error = solved(assemble_matrix(operator), b, rtol=1e-6)

@@ -5,12 +5,16 @@ import pytest
 
 PETSc = pytest.importorskip("petsc4py.PETSc")
 
+from hard_grids import hard_operator, matrix_of  # noqa: E402
+from scipy.sparse.linalg import cg  # noqa: E402
+
 import consolve  # noqa: E402
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner  # noqa: E402
 from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner  # noqa: E402
 from consolve.pde import FLUID, GridOperator  # noqa: E402
 from consolve.pde.poisson.domains import make_domain  # noqa: E402
-from consolve.solvers import assemble_matrix  # noqa: E402
+from consolve.solvers import assemble_matrix, attach_grid  # noqa: E402
+from consolve.solvers.matrix.assembly import matrix_from_csr  # noqa: E402
 
 HARD = (
     "plates",
@@ -105,6 +109,20 @@ def test_a_weights_file_stays_with_the_network(tmp_path):
     ksp = make_ksp(mat, "dcd", pc_cnn_model=str(tmp_path / "mine.h5"))
     assert solve(ksp, mat, right_hand_side(operator)) <= 1e-8
     assert isinstance(ksp.getPC().getPythonContext().network, MultilevelPreconditioner)
+
+
+def test_rings_that_cannot_be_halved_are_served():
+    """Of more cells than are solved directly."""
+    operator = hard_operator("closed-box", (151, 149), (0, 1))
+    csr = matrix_of(operator)
+    b = csr @ np.random.default_rng(0).standard_normal(csr.shape[0])
+    mat, _ = matrix_from_csr(csr)
+    attach_grid(mat, (151, 149))
+    ksp = make_ksp(mat, "dcd")
+    assert solve(ksp, mat, b) <= 1e-8 and ksp.getIterationNumber() <= 12
+    M = consolve.aspreconditioner(csr, grid=(151, 149))
+    x, failed = cg(csr, b, M=M, maxiter=15, atol=0.0)
+    assert not failed and np.linalg.norm(b - csr @ x) <= 1e-4 * np.linalg.norm(b)
 
 
 @pytest.mark.parametrize("name", HARD)

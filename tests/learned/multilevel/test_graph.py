@@ -3,18 +3,22 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hard_grids import closed_to_rings, hard_operator, matrix_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import label
 
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.learned.multilevel.format import load_weights
-from consolve.learned.multilevel.graph import coarsest, cycle_kernels, hierarchy
+from consolve.learned.multilevel.graph import choice, coarsest, cycle_kernels, hierarchy
 from consolve.learned.multilevel.graph.choice import difficulty, needs_graph
 from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
+from consolve.learned.multilevel.graph.sample import sample_of_grid
 from consolve.learned.multilevel.graph.widths import estimate_widths
+from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.domains import make_domain
 from consolve.pde.poisson.grid import FLUID, SOLID, GridOperator
+from consolve.pde.poisson.periodic import PeriodicOperator
 from consolve.pde.poisson.uniform import UniformOperator
 
 HARD = (
@@ -64,9 +68,12 @@ def dense(preconditioner):
 
 def iterations(operator, preconditioner, rtol=1e-6, most=60, seed=0):
     """Of flexible conjugate gradients, with white noise."""
-    A = operator.to_csr()
+    if isinstance(operator, PeriodicOperator):
+        A, closed = matrix_of(operator), operator.closed_components(operator.cells)
+    else:
+        A, closed = operator.to_csr(), operator.null_space
     noise = np.random.default_rng(seed).standard_normal(operator.shape)
-    r = operator.remove_null_space(noise)[operator.active]
+    r = closed.without_means(noise[operator.active])
     z, p, size = np.empty_like(r), np.zeros_like(r), np.linalg.norm(r)
     q, energy = np.zeros_like(r), 1.0
     for k in range(1, most + 1):
@@ -81,13 +88,15 @@ def iterations(operator, preconditioner, rtol=1e-6, most=60, seed=0):
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6))
-def test_it_is_symmetric_and_positive_definite(seed):
-    operator = random_operator(seed)
-    if not operator.unknowns:
+@given(st.integers(0, 10**6), st.sets(st.integers(0, 2)))
+def test_it_is_symmetric_and_positive_definite(seed, rings):
+    """Axes that close to rings, of an odd number of cells too, among them."""
+    inner = random_operator(seed)
+    if not inner.unknowns:
         return
+    operator = closed_to_rings(inner, [axis for axis in rings if axis < inner.ndim])
+    A = matrix_of(operator).toarray()
     M = dense(GraphPreconditioner(operator))
-    A = operator.to_csr().toarray()
     coupled = A.diagonal() > 0
     M, A = M[np.ix_(coupled, coupled)], A[np.ix_(coupled, coupled)]
     if not coupled.any():
@@ -107,6 +116,31 @@ def test_it_is_symmetric_and_positive_definite(seed):
 def test_the_residual_stays_out_of_closed_components(name, ndim):
     operator = make_domain(name, (24, 20) if ndim == 2 else (9, 10, 11), 3).operator()
     assert iterations(operator, GraphPreconditioner(operator)) <= 40
+
+
+@pytest.mark.parametrize("rings", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize(
+    "shape", [(64, 60), (65, 47), (40, 4), (3, 70), (17, 12, 15), (4, 20, 21), (2, 17, 9)]
+)
+def test_rings_of_any_length_are_served(shape, rings):
+    thin = ("lognormal", "bubbles", "flat") if min(shape) > 2 else ("box",)
+    for name in HARD if min(shape) > 4 else thin:
+        operator = hard_operator(name, shape, rings)
+        preconditioner = GraphPreconditioner(operator)
+        preconditioner.flexible = True
+        assert iterations(operator, preconditioner) <= 24, name
+
+
+def test_a_ring_has_no_beginning():
+    """The same coefficients, read from another cell on."""
+    operator = hard_operator("closed-lognormal", (48, 40), (0,), 1)
+    counts = []
+    for shift in (0, 1, 7):
+        faces = tuple(np.roll(f, shift, 0) for f in operator.face_coefficient)
+        rest = (np.roll(a, shift, 0).reshape(-1) for a in (operator.inner.dirichlet, operator.active))
+        rolled = PeriodicOperator.of_rows((48, 40), np.arange(1920), [f.reshape(-1) for f in faces], *rest)
+        counts.append(iterations(rolled, GraphPreconditioner(rolled)))
+    assert max(counts) - min(counts) <= 2
 
 
 @pytest.mark.parametrize("shape", [(32, 24), (12, 8, 16)])
@@ -219,7 +253,7 @@ def test_ordinary_domains_stay_with_the_network(name):
         assert not needs_graph("multilevel", operator)
         uniform = UniformOperator.of(operator)
         if uniform is not None:
-            assert difficulty(uniform).split == difficulty(operator).split
+            assert difficulty(sample_of_grid(uniform)) == difficulty(sample_of_grid(operator))
 
 
 @pytest.mark.parametrize("name", [*HARD[:-1], "flat-0.1", "flat-100", "stretched-1"])
@@ -238,9 +272,10 @@ def test_hard_domains_are_seen_and_served(name, monkeypatch):
         assert count <= iterations(operator, network)
 
 
-def test_threads_change_rounding_only():
-    operator = make_domain("lognormal", (200, 210), 3).operator()
-    r = np.random.default_rng(0).standard_normal(operator.unknowns)
+@pytest.mark.parametrize("rings", [(), (0, 1)])
+def test_threads_change_rounding_only(rings):
+    operator = hard_operator("lognormal", (201, 211), rings, 3)
+    r = np.random.default_rng(0).standard_normal(operator.cells.size)
     results = []
     for threads in (1, 2):
         z = np.empty_like(r)
@@ -258,6 +293,39 @@ def test_a_cap_on_unknowns_merges_and_never_drops(monkeypatch):
     M, A = dense(GraphPreconditioner(operator)), operator.to_csr().toarray()
     assert np.linalg.eigvalsh((M + M.T) / 2).min() > 0
     assert np.linalg.eigvals(M @ A).real.max() < 10
+
+
+def test_an_update_leaves_nothing_behind():
+    """After another operator of the same shape, M is to the last bit what a new one is."""
+    operators = [hard_operator(name, (40, 41), axes) for name, axes in (("plates", ()), ("lognormal", (0,)))]
+    kept = GraphPreconditioner(operators[0])
+    for operator in operators[::-1]:
+        kept.update(operator)
+        r = np.random.default_rng(0).standard_normal(operator.cells.size)
+        results = [np.empty_like(r), np.empty_like(r)]
+        for M, z in zip((kept, GraphPreconditioner(operator)), results):
+            M.flexible = True
+            M.apply(r, z)
+        assert np.array_equal(*results)
+
+
+def test_what_cannot_be_gathered_is_said(monkeypatch):
+    monkeypatch.setattr(choice, "available", lambda: 2**26)
+    operator = hard_operator("lognormal", (400, 410), (0,))
+    flat = [f.reshape(-1) for f in operator.face_coefficient]
+    rest = operator.inner.dirichlet.reshape(-1), operator.active.reshape(-1)
+    rows = RowOperator((400, 410), (True, False), np.arange(164000), tuple(flat), *rest)
+    found = choice.look("auto", rows)
+    assert found.is_hard and not found.on_graph and "0.1 GiB are left" in found.obstacle
+    monkeypatch.setattr(choice, "available", lambda: 2**30)
+    assert choice.look("auto", rows) == (True, "")
+    assert difficulty(choice.sample_of_rows(rows, None)) == difficulty(choice.sample_of_grid(operator))
+    order = np.random.default_rng(0).permutation(164000)  # rows in any order, some cells without
+    order = order[rows.active[order]]
+    mixed = RowOperator(
+        (400, 410), (True, False), order, *[tuple(f[order] for f in flat)], *(a[order] for a in rest)
+    )
+    assert difficulty(choice.sample_of_rows(mixed, None)) == difficulty(choice.sample_of_grid(operator))
 
 
 def test_bad_input_is_refused():

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
+from consolve.base.collective import together
 from consolve.base.jit import STRICT
+from consolve.base.memory import GIB, MIB, available
 from consolve.learned.multilevel.format import SHIPPED
-from consolve.learned.multilevel.graph.widths import estimate_widths
-from consolve.pde.poisson.grid import GridOperator, as_volume
-from consolve.pde.poisson.kernels import root_of
-from consolve.pde.poisson.uniform import DirichletParts, UniformOperator
+from consolve.learned.multilevel.graph.sample import Sample, sample_of_grid, sample_of_rows
+from consolve.learned.multilevel.graph.widths import widths_of_sample
+from consolve.pde.matrix.row_operator import RowOperator
+from consolve.pde.poisson.grid import GridOperator
 
-SIDE = {2: 16, 3: 8}
-"""Cells along the side of a sampled block, by dimension."""
-BLOCKS = 96
-"""Blocks of a sample."""
 JUMP = 10.0
 """Neighbouring faces of a cell that differ by more than this factor are a jump."""
 MOST_STRETCH, MOST_JUMPS, MOST_SPLIT = 1.8, 0.003, 0.05
 """What halving along every axis with one unknown a coarse cell still serves."""
 MOST_CELLS = 300_000_000
 """Of a grid that the graph takes: its edges are counted in 32 bits."""
+GATHERED_BYTES = 600
+"""Of memory a cell, at most about, that the first of several ranks needs in set-up."""
 
 
 @dataclass(frozen=True)
@@ -53,106 +54,153 @@ class Difficulty:
 
 
 @njit(**STRICT)
-def _join(is_open, steps, part):
-    """part[c] = first cell of the part of cell c; it hangs together with c - steps[a] where is_open[a, c]."""
-    for c in range(part.size):
-        part[c] = c
-        for a in range(steps.size):
-            if is_open[a, c]:
-                p, q = root_of(part, c), root_of(part, c - steps[a])
-                part[max(p, q)] = min(p, q)
-    for c in range(part.size):
-        part[c] = root_of(part, c)
+def _look(active, held, f0, f1, f2, uniform, jump, counts):
+    """Add to counts: blocks with fluid, blocks in parts, cells with two faces along an axis, jumps."""
+    blocks, n0, n1, n2 = active.shape
+    s0, s1 = n1 * n2, n2
+    parent, size = np.empty(n0 * s0, np.int32), np.empty(n0 * s0, np.int32)
+    is_held = np.empty(n0 * s0, np.bool_)
+    for b in range(blocks):
+        fluid = 0
+        for i in range(n0):
+            for j in range(n1):
+                for k in range(n2):
+                    here = i * s0 + j * s1 + k
+                    parent[here] = here
+                    size[here] = 0
+                    is_held[here] = False
+                    if not active[b, i, j, k]:
+                        continue
+                    fluid += 1
+                    for axis in range(3):
+                        if (i, j, k)[axis] == 0:
+                            continue
+                        if axis == 0:
+                            near, other = (b, i - 1, j, k), here - s0
+                        elif axis == 1:
+                            near, other = (b, i, j - 1, k), here - s1
+                        else:
+                            near, other = (b, i, j, k - 1), here - 1
+                        if uniform:
+                            is_open = active[near]
+                        else:
+                            c = f0[near] if axis == 0 else (f1[near] if axis == 1 else f2[near])
+                            is_open = c > 0
+                            up = f0[b, i, j, k]
+                            if axis > 0:
+                                up = f1[b, i, j, k] if axis == 1 else f2[b, i, j, k]
+                            if c > 0 and up > 0:
+                                counts[2] += 1
+                                if up > jump * c or c > jump * up:
+                                    counts[3] += 1
+                        if is_open:
+                            p, q = here, other
+                            while parent[p] != p:
+                                parent[p] = parent[parent[p]]
+                                p = parent[p]
+                            while parent[q] != q:
+                                parent[q] = parent[parent[q]]
+                                q = parent[q]
+                            parent[max(p, q)] = min(p, q)
+        if fluid == 0:
+            continue
+        counts[0] += 1
+        for i in range(n0):
+            for j in range(n1):
+                for k in range(n2):
+                    if active[b, i, j, k]:
+                        p = i * s0 + j * s1 + k
+                        while parent[p] != p:
+                            p = parent[p]
+                        size[p] += 1
+                        is_held[p] |= held[b, i, j, k]
+        free, bound = 0, 0
+        for p in range(n0 * s0):
+            if 8 * size[p] >= fluid:
+                free, bound = (free, bound + 1) if is_held[p] else (free + 1, bound)
+        if free > 1 or (free == 1 and bound > 0):
+            counts[1] += 1
 
 
-def needs_graph(model: str, operator: GridOperator) -> bool:
-    """True where a shipped multilevel model is to work on the graph; a weights file never does."""
-    return model in ("auto", *SHIPPED) and operator.active.size <= MOST_CELLS and difficulty(operator).is_hard
+class Look(NamedTuple):
+    """What is seen of an operator.
+
+    Attributes
+    ----------
+    is_hard
+        Multigrid on a graph serves it better.
+    obstacle
+        Why that cannot be, in words; empty where it can.
+    """
+
+    is_hard: bool
+    obstacle: str = ""
+
+    @property
+    def on_graph(self) -> bool:
+        """A shipped model is to work on the graph."""
+        return self.is_hard and not self.obstacle
 
 
-def difficulty(operator: GridOperator) -> Difficulty:
-    """Look at an operator: widths of its cells, and a sample of blocks that is the same each time."""
-    volume = as_volume(operator.active)
-    sample = _Sample(volume.shape, SIDE[operator.ndim])
-    active, pairs, jumps, stretch = sample.of(volume), 0, 0, 1.0
-    is_open = np.zeros((3, *active.shape), np.bool_)
-    if isinstance(operator, UniformOperator):
-        for axis in range(3):
-            low, up = _along(axis)
-            is_open[axis][up] = active[low] & active[up]
-        held = sample.listed(operator.fixed)
-    else:
-        faces = operator._volumes[:3]
-        for axis in range(3 - operator.ndim, 3):
-            low, up = _along(axis)
-            face = sample.of(faces[axis])
-            is_open[axis][up] = face[low] > 0
-            both = is_open[axis][up] & (face[up] > 0)
-            pairs += np.count_nonzero(both)
-            far = (face[up] > JUMP * face[low]) | (face[low] > JUMP * face[up])
-            jumps += np.count_nonzero(both & far)
-        held = sample.of(as_volume(operator.dirichlet)) > 0
-        widths = estimate_widths(faces)
+def look(model: str, operator: GridOperator | RowOperator, comm: Any = None) -> Look:
+    """Whether a model, by its name, is to work on the graph; a weights file never does.
+
+    Parameters
+    ----------
+    model
+        Its name.
+    operator
+        Of one rank, or its rows of several ranks or of a periodic grid; then the call is collective, and all
+        ranks are told the same.
+    comm
+        mpi4py communicator, or None: one rank.
+    """
+    if model not in ("auto", *SHIPPED):
+        return Look(False)
+    if isinstance(operator, GridOperator):
+        is_hard = difficulty(sample_of_grid(operator)).is_hard
+        return Look(is_hard, _obstacle(operator.shape, 0) if is_hard else "")
+    sample = sample_of_rows(operator, comm)
+    found = Look(False)
+    with together(comm):
+        if sample is not None and difficulty(sample).is_hard:
+            found = Look(True, _obstacle(operator.shape, GATHERED_BYTES))
+    return found if comm is None else Look(*comm.bcast(tuple(found)))
+
+
+def _obstacle(shape: tuple[int, ...], bytes_: int) -> str:
+    cells = prod(shape)
+    if cells > MOST_CELLS:
+        return f"its {cells:,} cells are more than {MOST_CELLS:,}"
+    needed = bytes_ * cells
+    if needed > 64 * MIB and needed > (there_is := available()):
+        return (
+            f"it works on the first rank, where it needs about {needed / GIB:.1f} GiB of memory and "
+            f"{there_is / GIB:.1f} GiB are left"
+        )
+    return ""
+
+
+def gathering_obstacle(shape: tuple[int, ...], comm: Any) -> str:
+    """Why the first rank cannot take a whole grid, in words, the same on all ranks; empty where it can."""
+    obstacle = _obstacle(shape, GATHERED_BYTES)
+    return obstacle if comm is None else str(comm.bcast(obstacle))
+
+
+def needs_graph(model: str, operator: GridOperator | RowOperator, comm: Any = None) -> bool:
+    """``look(...).on_graph``."""
+    return look(model, operator, comm).on_graph
+
+
+def difficulty(sample: Sample) -> Difficulty:
+    """Look at a sample of an operator: widths of its cells, and blocks."""
+    counts = np.zeros(4, np.int64)
+    none = np.zeros((1, 1, 1, 1))
+    faces = (none,) * 3 if sample.faces is None else sample.faces
+    _look(sample.active, sample.held, *faces, sample.faces is None, JUMP, counts)
+    stretch = 1.0
+    if sample.scattered is not None:
+        widths = widths_of_sample(sample.shape, *sample.scattered)
         stretch = max(float(w.max()) for w in widths) / min(float(w.min()) for w in widths)
-    blocks, split = _split_blocks(active, is_open, held)
-    return Difficulty(stretch, jumps / max(pairs, 1), split / max(blocks, 1))
-
-
-def _along(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """The cells of blocks that have an upper neighbour along an axis, and those neighbours."""
-    before = (slice(None),) * (axis + 1)
-    return (*before, slice(-1)), (*before, slice(1, None))
-
-
-def _split_blocks(active: NDArray, is_open: NDArray, held: NDArray) -> tuple[int, int]:
-    """Blocks with fluid, and those of them that are split."""
-    blocks, *shape = active.shape
-    part = np.empty(active.size, np.int32)
-    steps = np.array([shape[1] * shape[2], shape[2], 1])
-    _join(is_open.reshape(3, -1), steps, part)
-    size = np.bincount(part[active.reshape(-1)], minlength=part.size).reshape(blocks, -1)
-    is_held = np.zeros(part.size, np.bool_)
-    is_held[part[held.reshape(-1)]] = True
-    fluid = size.sum(axis=1)
-    large = (8 * size >= fluid[:, None]) & (size > 0)
-    bound = np.count_nonzero(large & is_held.reshape(blocks, -1), axis=1)
-    free = np.count_nonzero(large, axis=1) - bound
-    split = (free > 1) | ((free == 1) & (bound > 0))
-    return np.count_nonzero(fluid), np.count_nonzero(split)
-
-
-class _Sample:
-    """Blocks of cells of a volume, scattered evenly; what lies outside it is 0."""
-
-    def __init__(self, shape: tuple[int, ...], side: int) -> None:
-        grid = tuple(-(-n // side) for n in shape)
-        total = int(np.prod(grid))
-        chosen = np.arange(total)
-        if total > BLOCKS:
-            chosen = np.unique(np.random.default_rng(0).integers(0, total, BLOCKS))
-        self._shape, self._cells = shape, []
-        self._inside: NDArray[np.bool_] = np.ones((1, 1, 1, 1), np.bool_)
-        for axis, corner in enumerate(np.unravel_index(chosen, grid)):
-            place = side * corner[:, None] + np.arange(min(side, shape[axis]))
-            place = place.reshape(chosen.size, *(-1 if a == axis else 1 for a in range(3)))
-            self._inside = self._inside & (place < shape[axis])
-            self._cells.append(np.minimum(place, shape[axis] - 1))
-
-    def of(self, volume: NDArray) -> NDArray:
-        """The values of the cells, (blocks, cells along each of three axes)."""
-        values = volume[tuple(self._cells)]
-        values[~self._inside] = 0
-        return values
-
-    def listed(self, fixed: DirichletParts) -> NDArray[np.bool_]:
-        """Which cells have a Dirichlet part."""
-        i, j, k = self._cells
-        line = np.reshape(i * self._shape[1] + j, -1)
-        first, count = fixed.start[line], fixed.start[line + 1] - fixed.start[line]
-        owner = np.repeat(np.arange(line.size), count)
-        entry = np.arange(owner.size) + np.repeat(first - np.cumsum(count) + count, count)
-        at = fixed.place[entry] - k[owner // (line.size // len(k)), 0, 0, 0]
-        held = np.zeros((line.size, k.shape[-1]), np.bool_)
-        here = (at >= 0) & (at < k.shape[-1])
-        held[owner[here], at[here]] = True
-        return held.reshape(self._inside.shape) & self._inside
+    blocks, parts, pairs, jumps = (int(c) for c in counts)
+    return Difficulty(stretch, jumps / max(pairs, 1), parts / max(blocks, 1))

@@ -1,8 +1,8 @@
 """Numba kernels of the cycle on the levels of the graph.
 
-A level is a row of addresses and sizes (``COLUMNS``); its nodes stand in the order of relaxation, red before
-black.  Nodes of one cell may be joined, and are relaxed one after the other; so the sweep after the
-correction is the one before it backwards, node by node, and M is symmetric.
+A level is a row of addresses and sizes (``COLUMNS``); its nodes stand in the order of relaxation, by colour.
+Nodes of one cell may be joined, and are relaxed one after the other; so the sweep after the correction is the
+one before it backwards, node by node, and M is symmetric.
 
 ==============  ============================================================  ==========================
 kernel          what it does                                                  bytes a node, e edges
@@ -20,6 +20,7 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 
 from consolve.base.jit import FAST
+from consolve.learned.multilevel.graph import finest_kernels
 from consolve.learned.multilevel.graph import node_kernels as rows
 from consolve.learned.multilevel.graph.node_kernels import (
     FIRST,
@@ -30,19 +31,20 @@ from consolve.learned.multilevel.graph.node_kernels import (
 )
 
 COLUMNS = (
-    "nodes", "red", "joined", "edges", "pointer", "neighbour", "coefficient", "fixed",
+    "nodes", "colours", "joined", "edges", "pointer", "neighbour", "coefficient", "fixed",
     "inverse", "width", "bounds", "parts", "finer", "largest", "weights", "b", "x", "t",
     "child", "child_begin", "size", "weight_begin", "weight", "drained", "flow",
     "opposite", "e", "v",
 )  # fmt: skip
 """Of a level's record.  From ``child`` on: transfers from the level above; then vectors of the K-cycle."""
 (
-    NODES, RED, JOINED, EDGES, POINTER, NEIGHBOUR, COEFFICIENT, FIXED, INVERSE, WIDTH, BOUNDS, PARTS, FINER,
+    NODES, ENDS, JOINED, EDGES, POINTER, NEIGHBOUR, COEFFICIENT, FIXED, INVERSE, WIDTH, BOUNDS, PARTS, FINER,
     LARGEST, WEIGHTS, B, X, T, CHILD, CHILD_BEGIN, SIZE, WEIGHT_BEGIN, WEIGHT, DRAINED, FLOW, OPPOSITE, E, V,
 ) = range(len(COLUMNS))  # fmt: skip
 
 SERIAL_NODES = 12_000
 """Levels with fewer nodes run on one thread."""
+COLOURS = finest_kernels.COLOURS
 ENOUGH = 0.25
 """A K-cycle takes no second step where the first reduces the residual norm to less than this."""
 
@@ -99,9 +101,10 @@ def half_sweep(g, colour, omega, mode, step, threads):
     pointer, neighbour = ints(g[POINTER], n + 1), indices(g[NEIGHBOUR], m)
     coefficient, fixed, inverse = floats(g[COEFFICIENT], m), floats(g[FIXED], n), doubles(g[INVERSE], n)
     b, x, t = doubles(g[B], n), doubles(g[X], n), doubles(g[T], n)
-    low, high = (g[RED], n) if colour else (0, g[RED])
+    ends = ints(g[ENDS], COLOURS + 1)
+    low, high = ends[colour], ends[colour + 1]
     serial = threads == 1 or n < SERIAL_NODES
-    bounds = ints(g[BOUNDS], 2 * (parts + 1))[colour * (parts + 1) : (colour + 1) * (parts + 1)]
+    bounds = ints(g[BOUNDS], COLOURS * (parts + 1))[colour * (parts + 1) : (colour + 1) * (parts + 1)]
     if mode == FIRST and serial:
         rows.begin(inverse, b, x, omega, low, high)
     elif mode == FIRST:
@@ -273,7 +276,8 @@ def cycle(records, omega, factors, level, first, last, threads):
         return
     c = records[level + 1]
     w = omega[min(level, omega.shape[0] - 1)]
-    sweeps, joined = w.shape[0], g[JOINED]
+    sweeps, joined, ends = w.shape[0], g[JOINED], ints(g[ENDS], COLOURS + 1)
+    colours = COLOURS if ends[2] < n else 2
     if joined:
         x[:] = 0
     for s in range(sweeps):
@@ -284,7 +288,9 @@ def cycle(records, omega, factors, level, first, last, threads):
             red, black = FIRST, FRESH_AND_LEAVE if is_last else FRESH
         half_sweep(g, 0, w[s, 0], red, 1, threads)
         half_sweep(g, 1, w[s, 1], black, 1, threads)
-    residual(g, threads, n if joined else g[RED])
+        for colour in range(2, colours):
+            half_sweep(g, colour, w[s, 1], RELAX, 1, threads)
+    residual(g, threads, n if joined else ends[1])
     transfer(g, c, False, threads)
     cycle(records, omega, factors, level + 1, first, last, threads)
     if first <= level + 1 < min(last, bottom):
@@ -298,5 +304,7 @@ def cycle(records, omega, factors, level, first, last, threads):
             _scale(z, er / ev)
     transfer(g, c, True, threads)
     for s in range(sweeps - 1, -1, -1):
+        for colour in range(colours - 1, 1, -1):
+            half_sweep(g, colour, w[s, 1], RELAX, -1, threads)
         half_sweep(g, 1, w[s, 1], RELAX, -1, threads)
         half_sweep(g, 0, w[s, 0], RELAX, -1, threads)

@@ -1,6 +1,7 @@
 """The finest level of the graph, from the coefficients of a grid: nodes are its active cells, red ones first.
 
-Kernels work on lines i * n1 + j of the grid.
+Kernels work on lines i * n1 + j of the grid.  The last layer of face coefficients leads to the first cells of
+the axis: 0 where the axis ends.  ``odd`` marks the axes that close to a ring of an odd number of cells.
 """
 
 import numpy as np
@@ -12,29 +13,61 @@ INNER = 6
 """Direction of an edge between two nodes of one cell; others are 2 axis, and 2 axis + 1 upwards."""
 
 
+COLOURS = 4
+"""At most; two without an odd ring."""
+
+
 @njit(**STRICT)
-def count(active, nodes, first, end):
-    """Nodes of each line by colour, (2, lines)."""
+def colour(i, j, k, shape, odd):
+    """Of a cell: no neighbour has the same one.
+
+    Red and black by the parity of i + j + k; along an odd ring the last cell, a seam, would have its first
+    one's colour.  Cells on an odd number of seams get two colours of their own, by the parity of the other
+    indices.
+    """
+    seams = 0
+    if odd[0] and i == shape[0] - 1:
+        i, seams = 0, seams + 1
+    if odd[1] and j == shape[1] - 1:
+        j, seams = 0, seams + 1
+    if odd[2] and k == shape[2] - 1:
+        k, seams = 0, seams + 1
+    return (i + j + k) % 2 + 2 * (seams % 2)
+
+
+@njit(**STRICT)
+def colours(odd, out, first, end):
+    """Colour of each cell, a volume."""
+    _, n1, n2 = out.shape
+    for line in range(first, end):
+        for k in range(n2):
+            out[line // n1, line % n1, k] = colour(line // n1, line % n1, k, out.shape, odd)
+
+
+@njit(**STRICT)
+def count(active, odd, nodes, first, end):
+    """Nodes of each line by colour, (4, lines)."""
     _, n1, n2 = active.shape
     for line in range(first, end):
         i, j = line // n1, line % n1
         for k in range(n2):
             if active[i, j, k]:
-                nodes[(i + j + k) % 2, line] += 1
+                nodes[colour(i, j, k, active.shape, odd), line] += 1
 
 
 @njit(**STRICT)
-def number(active, nodes, start, first, end):
-    """Number of each active cell, -1 elsewhere; ``nodes`` (2, lines) holds the first of each line."""
+def number(active, odd, nodes, start, first, end):
+    """Number of each active cell, -1 elsewhere; ``nodes`` (4, lines) holds the first of each line."""
     _, n1, n2 = active.shape
-    at = np.zeros(2, np.int64)
+    at = np.zeros(COLOURS, np.int64)
     for line in range(first, end):
         i, j = line // n1, line % n1
-        at[0], at[1] = nodes[0, line], nodes[1, line]
+        for c in range(COLOURS):
+            at[c] = nodes[c, line]
         for k in range(n2):
             start[i, j, k] = -1
             if active[i, j, k]:
-                c = (i + j + k) % 2
+                c = colour(i, j, k, active.shape, odd)
                 start[i, j, k] = at[c]
                 at[c] += 1
 
@@ -62,19 +95,17 @@ def fill(f0, f1, f2, dirichlet, start, scale, neighbour, coefficient, direction,
                 up = way % 2
                 other, c = node, scale * 0
                 if way < 2:
-                    if up and i + 1 < n0:
-                        other, c = start[i + 1, j, k], f0[i, j, k] * scale
-                    elif not up and i > 0:
-                        other, c = start[i - 1, j, k], f0[i - 1, j, k] * scale
+                    low = i if up else (i if i > 0 else n0) - 1
+                    c = f0[low, j, k] * scale
+                    other = start[(i + 1 if i + 1 < n0 else 0) if up else low, j, k]
                 elif way < 4:
-                    if up and j + 1 < n1:
-                        other, c = start[i, j + 1, k], f1[i, j, k] * scale
-                    elif not up and j > 0:
-                        other, c = start[i, j - 1, k], f1[i, j - 1, k] * scale
-                elif up and k + 1 < n2:
-                    other, c = start[i, j, k + 1], f2[i, j, k] * scale
-                elif not up and k > 0:
-                    other, c = start[i, j, k - 1], f2[i, j, k - 1] * scale
+                    low = j if up else (j if j > 0 else n1) - 1
+                    c = f1[i, low, k] * scale
+                    other = start[i, (j + 1 if j + 1 < n1 else 0) if up else low, k]
+                else:
+                    low = k if up else (k if k > 0 else n2) - 1
+                    c = f2[i, j, low] * scale
+                    other = start[i, j, (k + 1 if k + 1 < n2 else 0) if up else low]
                 is_open = c > 0
                 neighbour[node, e] = other if is_open else node
                 coefficient[node, e] = c if is_open else 0

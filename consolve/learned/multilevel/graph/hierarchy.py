@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from consolve.base.threads import run_lines
 from consolve.learned.multilevel.graph import cycle_kernels, finest_kernels, port_kernels, splitting_kernels
 from consolve.learned.multilevel.graph.coarsest import factorise, is_coarsest
-from consolve.learned.multilevel.graph.widths import NARROW, Widths, coarser, estimate_widths
+from consolve.learned.multilevel.graph.widths import NARROW, Rings, Widths, coarser, estimate_widths
 from consolve.learned.multilevel.setup.hierarchy import LevelFacts
 from consolve.learned.multilevel.setup.level_builder import EXTREME
 
@@ -46,7 +46,7 @@ class GraphTransfer:
 
 @dataclass
 class GraphLevel:
-    """A graph: nodes in the order of relaxation, red ones first, and edges in compressed rows.
+    """A graph: nodes in the order of relaxation, by colour, and edges in compressed rows.
 
     Parameters
     ----------
@@ -54,8 +54,10 @@ class GraphLevel:
         Cells along three axes.
     start, count
         First node and number of nodes of each cell, volumes.
-    red
-        Nodes of the first colour.
+    colours
+        First node of each of four colours, and their end; see finest_kernels.colour.
+    rings
+        Axes along which the last cells are neighbours of the first.
     pointer, neighbour, coefficient, direction
         Edges of each node; see finest_kernels for directions.
     fixed
@@ -73,7 +75,8 @@ class GraphLevel:
     shape: tuple[int, ...]
     start: NDArray[np.int32]
     count: NDArray
-    red: int
+    colours: NDArray[np.int32]
+    rings: Rings
     pointer: NDArray[np.int32]
     neighbour: NDArray[np.int32]
     coefficient: Array32
@@ -109,6 +112,8 @@ def finest(
 ) -> GraphLevel:
     """The graph of a grid's operator, divided by ``scale``: volumes of coefficients, active cells.
 
+    Open faces of a last layer lead to the first one.
+
     Raises
     ------
     ValueError
@@ -116,13 +121,17 @@ def finest(
     """
     shape = active.shape
     lines = shape[0] * shape[1]
-    nodes = np.zeros((2, lines), np.int64)
-    run_lines(finest_kernels.count, lines, threads, active, nodes)
-    red, total = int(nodes[0].sum()), int(nodes.sum())
+    rings: Rings = tuple(
+        n > 1 and bool(np.moveaxis(f, a, 0)[-1].any()) for a, (n, f) in enumerate(zip(shape, faces))
+    )
+    nodes = np.zeros((finest_kernels.COLOURS, lines), np.int64)
+    run_lines(finest_kernels.count, lines, threads, active, _odd(shape, rings), nodes)
+    colours = _begins(nodes.sum(1))
+    total = int(colours[-1])
     flat = nodes.reshape(-1)
     np.subtract(np.cumsum(flat), flat, out=flat)
     start = np.empty(shape, np.int32)
-    run_lines(finest_kernels.number, lines, threads, active, nodes, start)
+    run_lines(finest_kernels.number, lines, threads, active, _odd(shape, rings), nodes, start)
     width = 6 if shape[0] > 1 else 4
     neighbour, direction = np.empty((total, width), np.int32), np.empty((total, width), np.uint8)
     coefficient, fixed = np.empty((total, width), np.float32), np.empty(total, np.float32)
@@ -136,11 +145,16 @@ def finest(
     edges = neighbour.reshape(-1), coefficient.reshape(-1), direction.reshape(-1)
     pointer = np.arange(0, width * total + 1, width, dtype=np.int32)
     return GraphLevel(
-        shape, start, active.view(np.uint8), red, pointer, *edges, fixed, estimate_widths(faces), width
-    )
+        shape, start, active.view(np.uint8), colours, rings, pointer, *edges, fixed, estimate_widths(faces),
+        width,
+    )  # fmt: skip
 
 
-def _begins(counts: NDArray) -> NDArray[np.int32]:
+def _odd(shape: tuple[int, ...], rings: Rings) -> Rings:
+    return tuple(ring and n % 2 == 1 for n, ring in zip(shape, rings))
+
+
+def _begins(counts: ArrayLike) -> NDArray[np.int32]:
     """0 and the sums of the counts up to each."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int32)
 
@@ -161,19 +175,21 @@ def coarsen(
     threads
         Of the kernels.
     """
-    starts, widths, most_wide = coarser(level.widths, most)
+    starts, widths, most_wide = coarser(level.widths, most, level.rings)
     shape = tuple(s.size - 1 for s in starts)
+    rings = tuple(ring and n > 1 for n, ring in zip(shape, level.rings))
     lines, blocks, nodes = shape[0] * shape[1], int(np.prod(shape)), level.nodes
-    squares = [((w[1:] + w[:-1]) / 2) ** 2 for w in level.widths]
+    squares = [((w + np.roll(w, -1)) / 2) ** 2 for w in level.widths]
     narrowest = min(float(w.min()) for w in level.widths) ** 2
     squares = [np.append(s, narrowest) / narrowest for s in squares]
 
     # Blocks in the order of relaxation, and the nodes of each.
     counted = np.empty(blocks, np.int32)
     run_lines(splitting_kernels.count_nodes, lines, threads, level.count, *starts, counted)
-    index = np.indices(shape, np.int32).sum(0).reshape(-1) % 2
-    colours = [np.flatnonzero(index == q) for q in (0, 1)]
-    order = np.concatenate(colours)
+    index = np.empty(shape, np.uint8)
+    run_lines(finest_kernels.colours, lines, threads, _odd(shape, rings), index)
+    by_colour = [np.flatnonzero(index == q) for q in range(finest_kernels.COLOURS)]
+    order = np.concatenate(by_colour)
     members_begin = np.empty(blocks + 1, np.int32)
     members_begin[order] = _begins(counted[order])[:-1]
     largest = int(counted.max(initial=1))
@@ -191,7 +207,7 @@ def coarsen(
             break
     del block, strongest
     cells_begin = _begins(kept[order])
-    unknowns, red = int(cells_begin[-1]), int(cells_begin[colours[0].size])
+    unknowns, colours = int(cells_begin[-1]), cells_begin[_begins([cells.size for cells in by_colour])]
     begin = np.empty(blocks, np.int32)
     begin[order] = cells_begin[:-1]
     child, aggregate = np.empty(nodes, np.int32), np.empty(nodes, np.int32)
@@ -244,8 +260,8 @@ def coarsen(
         )  # fmt: skip
     transfer = GraphTransfer(child, child_begin, size, weight_begin, weight, drained, opposite)
     coarse = GraphLevel(
-        shape, begin.reshape(shape), kept.reshape(shape), red, port_begin, neighbour, coefficient, direction,
-        fixed, widths, 0, cells_begin, transfer,
+        shape, begin.reshape(shape), kept.reshape(shape), colours, rings, port_begin, neighbour, coefficient,
+        direction, fixed, widths, 0, cells_begin, transfer,
     )  # fmt: skip
     return coarse, most_wide
 
@@ -306,7 +322,8 @@ class GraphHierarchy:
         level.vectors["inverse"] = inverse
         level.vectors["bounds"] = _bounds(level, self.threads)
         arrays = vars(level) | level.vectors | {"edges": level.neighbour.size, "parts": self.threads}
-        arrays |= {"joined": int((level.direction == finest_kernels.INNER).any())}
+        joined = bool((level.direction == finest_kernels.INNER).any())
+        arrays |= {"joined": int(joined or level.colours[2] < level.nodes)}
         if level.transfer is not None:
             arrays |= vars(level.transfer) | {
                 "flow": np.empty(level.neighbour.size),
@@ -338,10 +355,9 @@ class GraphHierarchy:
 
 
 def _bounds(level: GraphLevel, parts: int) -> NDArray[np.int32]:
-    """Where the nodes of each thread begin, by colour, (2, parts + 1): never within a cell."""
-    bounds = np.empty((2, parts + 1), np.int32)
-    for colour, (low, high) in enumerate(((0, level.red), (level.red, level.nodes))):
-        bounds[colour] = low + (high - low) * np.arange(parts + 1) // parts
+    """Where the nodes of each thread begin, by colour, (4, parts + 1): never within a cell."""
+    low, high = level.colours[:-1, None].astype(np.int64), level.colours[1:, None]
+    bounds = low + (high - low) * np.arange(parts + 1) // parts
     if level.cells_begin is not None:
         bounds = level.cells_begin[np.searchsorted(level.cells_begin, bounds)]
     return np.ascontiguousarray(bounds, np.int32)

@@ -12,9 +12,11 @@ from consolve.learned.multilevel.cycle.vector_kernels import absolute_sum
 from consolve.learned.multilevel.graph import vector_kernels
 from consolve.learned.multilevel.graph.choice import difficulty
 from consolve.learned.multilevel.graph.hierarchy import GraphHierarchy, finest
+from consolve.learned.multilevel.graph.sample import sample_of_grid
 from consolve.learned.multilevel.setup.hierarchy import LevelFacts
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
+from consolve.pde.poisson.periodic import PeriodicOperator
 
 
 class GraphPreconditioner:
@@ -47,7 +49,10 @@ class GraphPreconditioner:
     """
 
     def __init__(
-        self, operator: GridOperator, cells: NDArray[np.int32] | None = None, threads: int | None = None
+        self,
+        operator: GridOperator | PeriodicOperator,
+        cells: NDArray[np.integer] | None = None,
+        threads: int | None = None,
     ) -> None:
         self.threads = threads or numba.get_num_threads()
         self.cells = None if cells is None else np.ascontiguousarray(cells, np.int32)
@@ -60,7 +65,7 @@ class GraphPreconditioner:
         self._hierarchy: GraphHierarchy | None = None
         self.update(operator)
 
-    def update(self, operator: GridOperator) -> None:
+    def update(self, operator: GridOperator | PeriodicOperator) -> None:
         """Setup for another operator."""
         self._hierarchy = None  # its memory is free before the next is taken
         *faces, dirichlet, active = operator._volumes
@@ -70,7 +75,8 @@ class GraphPreconditioner:
         level = finest(faces, dirichlet, active, self.scale, self.threads)
         cells = operator.cells if self.cells is None else self.cells
         self._node = level.start.reshape(-1)[cells]
-        self._hierarchy = GraphHierarchy(level, operator.ndim, difficulty(operator).jumps > 0, self.threads)
+        jumps = difficulty(sample_of_grid(operator)).jumps > 0
+        self._hierarchy = GraphHierarchy(level, operator.ndim, jumps, self.threads)
         self.setups += 1
 
     def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:

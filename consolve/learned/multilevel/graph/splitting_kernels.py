@@ -33,11 +33,11 @@ def _weight(direction, i, j, k, s0, s1, s2):
     """Squared distance of the centres on the two sides of an edge of cell (i, j, k): c times this is what it
     would be on cubes, up to the volume."""
     if direction < 2:
-        return s0[i - 1 + direction]
+        return s0[(i if i + direction > 0 else s0.size - 1) - 1 + direction]
     if direction < 4:
-        return s1[j - 3 + direction]
+        return s1[(j if j + direction > 2 else s1.size - 1) - 3 + direction]
     if direction < INNER:
-        return s2[k - 5 + direction]
+        return s2[(k if k + direction > 4 else s2.size - 1) - 5 + direction]
     return s0[s0.size - 1]
 
 
@@ -63,7 +63,8 @@ def split(
     Parameters
     ----------
     s0, s1, s2
-        Squared distance of neighbouring centres, by axis; the last entry of s0 is for edges within a cell.
+        Squared distance of neighbouring centres, by axis; the last but one from last to first cell, the last
+        for edges within a cell.
     weakest, most, largest
         As above; nodes of the largest block.
     members_begin, members

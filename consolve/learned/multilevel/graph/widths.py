@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numba import njit
@@ -24,47 +25,82 @@ MOST_KEPT = 0.85
 """Share of the cells that a coarser level keeps at most."""
 
 Widths = list[NDArray[np.float64]]
+Rings = tuple[bool, ...]
 
 
 @njit(**STRICT)
-def _log_ratios(f0, f1, f2, stride, sums, squares, counts):
+def _log_ratios(place, shape, above, below, sums, squares, counts):
     """For each axis and plane: sum over sampled cells of -log(c_axis) / 2 less its mean over the axes."""
-    n0, n1, n2 = f2.shape
     axes = 0
-    for n in (n0, n1, n2):
+    for n in shape:
         axes += 1 if n > 1 else 0
     own = np.zeros(3)
-    for i in range(n0):
-        for j in range(n1):
-            for k in range((7 * i + 3 * j) % stride, n2, stride):
-                usable = True
-                mean = 0.0
-                for a in range(3):
-                    n = (n0, n1, n2)[a]
-                    if n == 1:
-                        continue
-                    if a == 0:
-                        up, low = f0[i, j, k], f0[i - 1, j, k] if i > 0 else f0[i, j, k] * 0
-                    elif a == 1:
-                        up, low = f1[i, j, k], f1[i, j - 1, k] if j > 0 else f1[i, j, k] * 0
-                    else:
-                        up, low = f2[i, j, k], f2[i, j, k - 1] if k > 0 else f2[i, j, k] * 0
-                    if up <= 0 and low <= 0:
-                        usable = False
-                        break
-                    c = 0.5 * (up + low) if up > 0 and low > 0 else max(up, low)
-                    own[a] = -0.5 * np.log(c)
-                    mean += own[a] / axes
-                if usable:
-                    for a in range(3):
-                        if (n0, n1, n2)[a] > 1:
-                            p = (i, j, k)[a]
-                            sums[a, p] += own[a] - mean
-                            squares[a, p] += (own[a] - mean) ** 2
-                            counts[a, p] += 1
+    for q in range(place.shape[0]):
+        usable = True
+        mean = 0.0
+        for a in range(3):
+            if shape[a] == 1:
+                continue
+            up, low = above[q, a], below[q, a]
+            if up <= 0 and low <= 0:
+                usable = False
+                break
+            c = 0.5 * (up + low) if up > 0 and low > 0 else max(up, low)
+            own[a] = -0.5 * np.log(c)
+            mean += own[a] / axes
+        if usable:
+            for a in range(3):
+                if shape[a] > 1:
+                    p = place[q, a]
+                    sums[a, p] += own[a] - mean
+                    squares[a, p] += (own[a] - mean) ** 2
+                    counts[a, p] += 1
+
+
+@lru_cache(2)
+def sampled_cells(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Some cells of each line of a volume, the same each time.
+
+    Returns
+    -------
+    place
+        (cells, 3): where they lie.
+    index
+        (4, cells): C-order index of each, and of the cell below it along each axis; the last one is below the
+        first.
+    """
+    n0, n1, n2 = shape
+    lines = np.arange(n0 * n1)
+    stride = max(1, min(n0 * n1 * n2 // SAMPLES, n2 // 2))
+    first = (7 * (lines // n1) + 3 * (lines % n1)) % stride
+    number = -(-(n2 - first) // stride)
+    line = np.repeat(lines, number)
+    along = np.arange(line.size) - np.repeat(np.cumsum(number) - number, number)
+    place = np.stack([line // n1, line % n1, first[line] + stride * along], 1)
+    steps = np.array([n1 * n2, n2, 1])
+    own = place @ steps
+    below = [own + steps[a] * np.where(place[:, a] > 0, -1, shape[a] - 1) for a in range(3)]
+    return place, np.stack([own, *below])
+
+
+def sampled_faces(faces: Sequence[NDArray]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coefficients of the faces above and below the sampled cells, (cells, 3) each; 0 along a flat axis."""
+    place, index = sampled_cells(faces[2].shape)
+    above, below = np.zeros((2, *place.shape))
+    for axis, face in enumerate(faces):
+        if face.shape[axis] > 1:  # the last face is closed where the axis ends
+            above[:, axis], below[:, axis] = face.reshape(-1)[index[0]], face.reshape(-1)[index[1 + axis]]
+    return above, below
 
 
 def estimate_widths(faces: Sequence[NDArray]) -> Widths:
+    """``widths_of_sample`` of volumes of face coefficients by axis, the first not read where it is flat."""
+    return widths_of_sample(faces[2].shape, *sampled_faces(faces))
+
+
+def widths_of_sample(
+    shape: tuple[int, ...], above: NDArray[np.float64], below: NDArray[np.float64]
+) -> Widths:
     """Widths of the cells along the three axes of a volume, up to a common factor.
 
     On a tensor grid with cell widths h_a(i_a) and any coefficient k of each cell, c_a = k V / h_a^2, V the
@@ -74,21 +110,21 @@ def estimate_widths(faces: Sequence[NDArray]) -> Widths:
 
     Parameters
     ----------
-    faces
-        Face coefficients by axis, volumes (n0, n1, n2); the first is not read where n0 = 1.
+    shape
+        Cells along three axes.
+    above, below
+        Face coefficients of the sampled cells, (cells, 3).
 
     Returns
     -------
     One float64 array an axis.  All are 1 where nothing can be seen.
     """
-    shape = faces[2].shape
     axes = [a for a in range(3) if shape[a] > 1]
     logs = [np.zeros(n) for n in shape]
     if len(axes) < 2:
         return [np.exp(log) for log in logs]
     sums, squares, counts = (np.zeros((3, max(shape))) for _ in range(3))
-    stride = max(1, min(int(np.prod(shape)) // SAMPLES, shape[2] // 2))
-    _log_ratios(*faces, stride, sums, squares, counts)
+    _log_ratios(sampled_cells(shape)[0], shape, above, below, sums, squares, counts)
     d = len(axes)
     means, errors = np.zeros(3), np.zeros(3)
     for a in axes:
@@ -108,17 +144,25 @@ def estimate_widths(faces: Sequence[NDArray]) -> Widths:
     return [np.exp(logs[a] + level[a]) for a in range(3)]
 
 
-def blocks(widths: NDArray[np.float64], most: float) -> NDArray[np.int32]:
+def blocks(widths: NDArray[np.float64], most: float, ring: bool = False) -> NDArray[np.int32]:
     """First cell of each block along an axis, and the number of cells: neighbours that are together at most
-    ``most`` wide are taken together by two."""
+    ``most`` wide are taken together by two.
+
+    A ring does not become two blocks: they would be neighbours on two sides, which one port cannot tell
+    apart.  It stays as it is until all of it is at most ``most`` wide.
+    """
     starts, i, n = [0], 0, widths.size
     while i < n:
         i += 2 if i + 1 < n and widths[i] + widths[i + 1] <= most else 1
         starts.append(i)
+    if ring and n > 2 and len(starts) == 3:
+        starts = [0, n] if widths.sum() <= most else list(range(n + 1))
     return np.array(starts, np.int32)
 
 
-def coarser(widths: Widths, most: float) -> tuple[list[NDArray[np.int32]], Widths, float]:
+def coarser(
+    widths: Widths, most: float, rings: Rings = (False,) * 3
+) -> tuple[list[NDArray[np.int32]], Widths, float]:
     """Blocks of the next level along each axis, their widths, and how wide they are at most.
 
     That is doubled from level to level, and more where more than ``MOST_KEPT`` of the cells would remain.
@@ -126,7 +170,7 @@ def coarser(widths: Widths, most: float) -> tuple[list[NDArray[np.int32]], Width
     cells = np.prod([w.size for w in widths])
     most *= 2
     while True:
-        starts = [blocks(w, most) for w in widths]
+        starts = [blocks(w, most, ring) for w, ring in zip(widths, rings)]
         if np.prod([s.size - 1 for s in starts]) <= MOST_KEPT * cells or all(s.size <= 2 for s in starts):
             return starts, [np.add.reduceat(w, s[:-1]) for w, s in zip(widths, starts)], most
         most *= STEP
