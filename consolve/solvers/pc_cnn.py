@@ -164,7 +164,7 @@ class PCCNN:
             check_matrix(pmat)
             self._comm = mpi_communicator(pmat)
             grid = find_grid(pmat, pc.getDM(), self.grid, self.mask, self.coordinates)
-            stencil = read_stencil(pmat, grid, singular=self._null_space is not None)
+            stencil = read_stencil(pmat, grid, self._null_space)
             with together(self._comm):
                 name = check_model_name(self.model)
             threads = self.threads or default_threads()

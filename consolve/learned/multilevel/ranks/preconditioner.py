@@ -201,7 +201,9 @@ class DistributedMultilevel:
         fixed = self._volume(operator.dirichlet, 1 / self.scale)
         active = self._volume(operator.active, 1.0) > 0
         rows.set_active(active)
-        number, closed = number_closed_components(self.comm, faces, fixed, active, self._own, self._finest)
+        number, closed = number_closed_components(
+            self.comm, faces, fixed, active, self._own, self._finest, self._periodic
+        )
         self._find_groups(number, closed)
         self._unknowns = int(self._sum(int(np.count_nonzero(operator.active))))
         self._entries = int(self._sum(operator.rows))
