@@ -205,8 +205,12 @@ class GridSolver:
         if not system.norm <= system.tolerance * (1 + 1e-10 * self._closed):
             reason = "DIVERGED_MAX_IT" if np.isfinite(system.norm) else "DIVERGED_NANORINF"
             raise NotConverged(reason, system.iterations, reached)
-        history = tuple(norm / scale for norm in system.history)
-        return (x if scale == 1 else x / scale), GridSolution(system.iterations, reached, history)
+        with np.errstate(over="ignore"):
+            history = tuple(norm / scale for norm in system.history)
+            x = x if scale == 1 else x / scale
+        if not np.isfinite(x).all():
+            raise NotConverged("DIVERGED_NANORINF", system.iterations, reached)
+        return x, GridSolution(system.iterations, reached, history)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Set up anew: compiled kernels hold addresses of this process's memory."""

@@ -130,7 +130,9 @@ def load_multilevel(model: str | os.PathLike[str], ndim: int) -> Weights:
 
 def needs_graph(name: str, operator: GridOperator | RowOperator) -> bool:
     """True where a model, by its name, and the operator of one process are for multigrid on a graph."""
-    return isinstance(operator, GridOperator) and graph_choice.needs_graph(name, operator)
+    if not isinstance(operator, GridOperator) or is_dcdm(name):
+        return False
+    return graph_choice.needs_graph(name, operator)
 
 
 def build_model(choice: Choice, operator: GridOperator, cells: NDArray[np.int32]) -> tuple[Model, str]:

@@ -66,7 +66,7 @@ class KSPDCD:
     refusals
         Those of them in which a proposal was no direction; the others are of conjugate gradients.
     trials
-        Times that the last solve went over to conjugate gradients, 0 or 1.
+        Times that the last solve went over to conjugate gradients, or back.
     grid_iterations
         Iterations of the last solve in grid space.
     """
@@ -118,7 +118,8 @@ class KSPDCD:
             solver.run()
         finally:
             self._running = None
-            self.fallbacks, self.refusals = solver.state.fallbacks, solver.state.refusals
+            used = [s for s in (solver.state, solver.beside) if s is not None]
+            self.fallbacks, self.refusals = sum(s.fallbacks for s in used), sum(s.refusals for s in used)
             self.trials, self.sign = solver.trials, solver.state.sign
             self.grid_iterations = solver.grid_iterations
             # The next solve takes each in the role that it had in this one: sums may depend on alignment.
@@ -171,6 +172,7 @@ class _Solve:
         self.null_space = attached if attached else None
         self.r = context.borrow(b)
         self.state = self._method(ksp.getPC(), x, self.r, context.directions, context.sign)
+        self.beside: ConjugateDirections | None = None  # of those that the solve went on with
         self.may_mislead = ksp.getPC().getType() in FOREIGN
         self.trials = self.grid_iterations = 0
         self.route: GridRoute | None = None
@@ -223,6 +225,7 @@ class _Solve:
                 norm = self.compute_residual()
             ahead = safeguard.after(norm) if self.may_mislead else None
             if ahead is not None:
+                safeguard.exchanged(self.state, norm)
                 norm, exact = self._go_over(ahead), True
         return reason
 
@@ -234,12 +237,14 @@ class _Solve:
         return self._method(None, x, r, 1, self.state.sign)
 
     def _go_over(self, ahead: ConjugateDirections) -> float:
-        """Go on where conjugate gradients stand; returns the norm of the residual there."""
+        """Go on where the other method stands; returns the norm of the residual there."""
         self.trials += 1
+        spare = self.context.borrow(self.x)
+        self.x.copy(spare)
         ahead.x.copy(self.x)
-        ahead.fallbacks, ahead.refusals = self.state.fallbacks + ahead.fallbacks, self.state.refusals
-        ahead.x, ahead.r = self.x, self.r
-        self.state = ahead
+        self.context.keep(ahead.x)
+        self.state.x, ahead.x = spare, self.x
+        self.beside, self.state = self.state, ahead
         return self.compute_residual()
 
     def compute_residual(self, x_is_zero: bool = False) -> float:

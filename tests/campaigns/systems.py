@@ -10,7 +10,8 @@ ends with 1 if anything is.
 What is asked: a solution has its true residual at the tolerance, up to the rounding of A x, and is as near to
 the direct solution as the condition number lets it be; a right-hand side without a solution is refused as
 such; nothing else is refused but coefficients that span more than single precision, nothing ends without
-converging but where double precision has no such solution, or where the matrix is not definite.
+converging but where double precision has no such solution, where the matrix is not definite, or where PC cnn
+has warned of coefficients that its precision does not bear.
 """
 
 import argparse
@@ -38,6 +39,8 @@ def judge(facts: dict, name: str, found: dict) -> str:
         return "right" if kind == "inconsistent" or (name, kind) in unseen else "wrong"
     if kind == "error":
         return "error"
+    if not facts["direct"] < 1:
+        return "limit of double precision"
     if kind == "solved":
         if not found["finite"]:
             return "wrong"
@@ -51,6 +54,8 @@ def judge(facts: dict, name: str, found: dict) -> str:
         return "right" if found["iterations"] <= SLOW else "slow"
     if facts["indefinite"]:
         return "indefinite"
+    if kind == "not converged" and found["warned"]:
+        return "warned"
     if kind == "not converged":
         return "limit of double precision" if facts["direct"] > 0.1 * facts["rtol"] else "stalled"
     if kind == "refused" and any(text in found["text"] for text in MAY_REFUSE):
@@ -58,7 +63,7 @@ def judge(facts: dict, name: str, found: dict) -> str:
     return "refused without need"
 
 
-GOOD = {"right", "slow", "refused", "indefinite", "limit of double precision"}
+GOOD = {"right", "slow", "warned", "refused", "indefinite", "limit of double precision"}
 
 
 def main() -> None:

@@ -190,7 +190,10 @@ def findings(seed: int) -> dict:
         facts["direct"] = system.relative_residual(solution)
         facts["indefinite"] = system.negative_pivots
     for name, route in routes(system).items():
-        facts["routes"][name] = outcome(system, route, solution, condition)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            facts["routes"][name] = outcome(system, route, solution, condition)
+        facts["routes"][name]["warned"] = any("precision" in str(w.message) for w in said)
     return facts
 
 
@@ -200,7 +203,6 @@ def main(folder: Path, first: int, end: int) -> None:
             with (folder / "findings").open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
-    warnings.simplefilter("ignore")
     for number in range(first, end):
         write({"begun": number})
         faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)

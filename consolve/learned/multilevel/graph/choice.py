@@ -13,6 +13,7 @@ from consolve.learned.multilevel.format import SHIPPED
 from consolve.learned.multilevel.graph.widths import estimate_widths
 from consolve.pde.poisson.grid import GridOperator, as_volume
 from consolve.pde.poisson.uniform import UniformOperator
+from consolve.pde.poisson.weak_links import SINGLE_HOLD, is_weakly_held
 
 SIDE = {2: 16, 3: 8}
 """Cells along the side of a sampled block, by dimension."""
@@ -132,8 +133,12 @@ def _look(active, f0, f1, f2, start, place, uniform, side, corners, jump, counts
 
 
 def needs_graph(model: str, operator: GridOperator) -> bool:
-    """True where a shipped multilevel model is to work on the graph; a weights file never does."""
-    return model in ("auto", *SHIPPED) and operator.active.size <= MOST_CELLS and difficulty(operator).is_hard
+    """True where a multilevel model is to work on the graph: a shipped one where that serves better, any, a
+    weights file too, where single precision does not bear the coefficients."""
+    if operator.active.size > MOST_CELLS:
+        return False
+    is_shipped = model in ("auto", *SHIPPED)
+    return (is_shipped and difficulty(operator).is_hard) or is_weakly_held(operator, SINGLE_HOLD)
 
 
 def difficulty(operator: GridOperator) -> Difficulty:
