@@ -1,18 +1,24 @@
 """The same systems by consolve.solve under cg and dcd, by GridSolver and by SciPy with aspreconditioner:
 right by each, or refused by each in the same words."""
 
+from importlib import resources
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 
 import consolve
+from consolve.base.errors import NotConverged
 from consolve.pde import GridOperator
 
+WEIGHTS = Path(str(resources.files("consolve.learned") / "weights" / "multilevel-2d.h5"))
 
-def solutions(A, b, shape, cells, operator=None, rtol=1e-6):
+
+def solutions(A, b, shape, cells, operator=None, rtol=1e-6, model="auto"):
     """Solution of each route, by its name."""
-    place = {"grid": shape, "cells": cells}
+    place = {"grid": shape, "cells": cells, "model": model}
     found = {ksp: consolve.solve(A, b, ksp=ksp, rtol=rtol, **place)[0] for ksp in ("cg", "dcd")}
     m = consolve.aspreconditioner(A, **place)
     found["SciPy"], failed = sla.cg(A, b, M=m, atol=rtol * np.linalg.norm(b), tol=0, maxiter=500)
@@ -20,7 +26,9 @@ def solutions(A, b, shape, cells, operator=None, rtol=1e-6):
     if operator is not None:
         image = np.zeros(shape)
         image.reshape(-1)[cells] = b
-        found["GridSolver"] = consolve.GridSolver(operator).solve(image, rtol=rtol)[0].reshape(-1)[cells]
+        found["GridSolver"] = (
+            consolve.GridSolver(operator, model).solve(image, rtol=rtol)[0].reshape(-1)[cells]
+        )
     return found
 
 
@@ -73,3 +81,70 @@ def test_a_part_that_is_weakly_held_is_not_closed_for_others_that_are():
     matrix = operator.to_csr()
     for name, x in solutions(matrix, b, (1, 40), operator.cells, operator).items():
         assert np.linalg.norm(b - matrix @ x) <= 1.001e-6 * np.linalg.norm(b), name
+
+
+def contrasts(seed, decades, shape=(9, 10)):
+    """An operator with weak links among strong ones, 10^decades apart, held at one cell."""
+    rng = np.random.default_rng(seed)
+    faces = tuple(np.where(rng.random(shape) < 0.5, 1.0, 10.0**decades) for _ in shape)
+    for axis, face in enumerate(faces):
+        np.moveaxis(face, axis, 0)[-1] = 0
+    fixed = np.zeros(shape)
+    fixed.reshape(-1)[fixed.size // 2] = 1
+    return GridOperator(faces, fixed, np.ones(shape, bool))
+
+
+@pytest.mark.parametrize("model", ["auto", "file"])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("decades", [4, 8])
+def test_weak_links_among_strong_ones(decades, seed, model):
+    """Whatever the name of the model: levels in single precision would not be definite."""
+    operator = contrasts(seed, decades)
+    matrix, b = operator.to_csr(), np.random.default_rng(seed).standard_normal(operator.shape)
+    chosen = model if model == "auto" else str(WEIGHTS)
+    for name, x in solutions(
+        matrix, b.ravel(), operator.shape, operator.cells, operator, model=chosen
+    ).items():
+        assert np.linalg.norm(b.ravel() - matrix @ x) <= 1.001e-6 * np.linalg.norm(b), name
+
+
+@pytest.mark.parametrize("ksp", ["cg", "dcd"])
+def test_weak_links_on_a_periodic_grid_are_told_of(ksp):
+    """There, only the diagonal is left."""
+    face = np.where(np.arange(73) % 9 < 7, 1e6, 1.0)
+    neighbour = sp.coo_matrix((face, (np.arange(73), (np.arange(73) + 1) % 73)), (73, 73)).tocsr()
+    coupling = neighbour + neighbour.T
+    matrix = sp.diags(np.asarray(coupling.sum(1)).ravel() + (np.arange(73) == 5)) - coupling
+    b = np.random.default_rng(0).standard_normal(73)
+    with pytest.warns(UserWarning, match="only scales by the diagonal"):
+        x, _ = consolve.solve(matrix, b, grid=(1, 73), ksp=ksp)
+    assert np.linalg.norm(b - matrix @ x) <= 1.001e-6 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("decades", [12, 16])
+def test_contrasts_at_the_end_of_double_precision(decades):
+    """Right up to the rounding of A x, or an error; nothing is singular that holds by 1e-16."""
+    for seed in range(4):
+        operator = contrasts(seed, decades, (1, 40)) if seed % 2 else contrasts(seed, decades)
+        b = np.random.default_rng(seed).standard_normal(operator.unknowns)
+        matrix = operator.to_csr()
+        for ksp in ("cg", "dcd"):
+            try:
+                x, _ = consolve.solve(operator, b.reshape(operator.shape), ksp=ksp, maxiter=500)
+            except NotConverged:
+                continue
+            size = np.linalg.norm(abs(matrix) @ np.abs(x.ravel()))
+            residual = np.linalg.norm(b - matrix @ x.ravel())
+            assert residual <= 1.001e-6 * np.linalg.norm(b) + 1e-15 * size
+
+
+@pytest.mark.parametrize("scale", [1e-22, 1e-97])
+def test_a_solution_beyond_double_precision_is_an_error(scale):
+    operator = GridOperator.from_cell_types(np.zeros((6, 8), int), outside=2)
+    operator = GridOperator(
+        tuple(scale * f for f in operator.face_coefficient), scale * operator.dirichlet, operator.active
+    )
+    b = np.full((6, 8), 1e300)
+    for route in (lambda: consolve.solve(operator, b), lambda: consolve.GridSolver(operator).solve(b)):
+        with pytest.raises(NotConverged, match="the solution itself"):
+            route()

@@ -55,7 +55,10 @@ def pseudo_inverse(off_diagonal: NDArray, dirichlet: NDArray) -> NDArray[np.floa
         if d.size <= _MOST_BY_HAND:
             invert(matrix)
         else:
-            matrix = np.linalg.inv(matrix)
+            try:
+                matrix = np.linalg.inv(matrix)
+            except np.linalg.LinAlgError:  # exactly singular
+                continue
         if (matrix.diagonal() > 0).all() and np.isfinite(matrix).all():
             break
     inverse = matrix - null / scale
