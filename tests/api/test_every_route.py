@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 
 import consolve
-from consolve.base.errors import NotConverged
+from consolve.base.errors import InconsistentRightHandSide, NotConverged
 from consolve.pde import GridOperator
 
 WEIGHTS = Path(str(resources.files("consolve.learned") / "weights" / "multilevel-2d.h5"))
@@ -123,7 +123,7 @@ def test_weak_links_on_a_periodic_grid_are_told_of(ksp):
 
 @pytest.mark.parametrize("decades", [12, 16])
 def test_contrasts_at_the_end_of_double_precision(decades):
-    """Right up to the rounding of A x, or an error; nothing is singular that holds by 1e-16."""
+    """Right up to the rounding of A x, or an error: that of 1 + 1e16 may make the matrix singular."""
     for seed in range(4):
         operator = contrasts(seed, decades, (1, 40)) if seed % 2 else contrasts(seed, decades)
         b = np.random.default_rng(seed).standard_normal(operator.unknowns)
@@ -131,7 +131,7 @@ def test_contrasts_at_the_end_of_double_precision(decades):
         for ksp in ("cg", "dcd"):
             try:
                 x, _ = consolve.solve(operator, b.reshape(operator.shape), ksp=ksp, maxiter=500)
-            except NotConverged:
+            except (NotConverged, InconsistentRightHandSide):
                 continue
             size = np.linalg.norm(abs(matrix) @ np.abs(x.ravel()))
             residual = np.linalg.norm(b - matrix @ x.ravel())
