@@ -187,7 +187,7 @@ def findings(seed: int) -> dict:
     solution, condition = np.zeros_like(system.b), 1.0
     if not system.fault:
         solution, condition = system.direct()
-        facts["direct"] = system.relative_residual(solution)
+        facts["direct"] = system.relative_residual(solution) + system.round_off(solution)
         facts["indefinite"] = system.negative_pivots
     for name, route in routes(system).items():
         with warnings.catch_warnings(record=True) as said:

@@ -16,9 +16,6 @@ from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.pde.poisson.uniform import UniformOperator
 
-SINGLE_HOLD = 1e-5
-"""Links, relative to those of a part that hangs by them, that levels in single precision still bear."""
-
 
 def thresholds(smallest: float, largest: float, ratio: float) -> Iterator[float]:
     """Powers of ten times the largest coefficient at which a part may hang by links under ``ratio`` of it."""

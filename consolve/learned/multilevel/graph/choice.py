@@ -13,7 +13,7 @@ from consolve.learned.multilevel.format import SHIPPED
 from consolve.learned.multilevel.graph.widths import estimate_widths
 from consolve.pde.poisson.grid import GridOperator, as_volume
 from consolve.pde.poisson.uniform import UniformOperator
-from consolve.pde.poisson.weak_links import SINGLE_HOLD, is_weakly_held
+from consolve.pde.poisson.weak_links import is_weakly_held
 
 SIDE = {2: 16, 3: 8}
 """Cells along the side of a sampled block, by dimension."""
@@ -23,6 +23,8 @@ JUMP = 10.0
 """Neighbouring faces of a cell that differ by more than this factor are a jump."""
 MOST_STRETCH, MOST_JUMPS, MOST_SPLIT = 1.8, 0.003, 0.05
 """What halving along every axis with one unknown a coarse cell still serves."""
+WEAKEST_HOLD = 1e-4
+"""Links, relative to those of a part that hangs by them, that levels in single precision still bear."""
 MOST_CELLS = 300_000_000
 """Of a grid that the graph takes: its edges are counted in 32 bits."""
 
@@ -138,7 +140,7 @@ def needs_graph(model: str, operator: GridOperator) -> bool:
     if operator.active.size > MOST_CELLS:
         return False
     is_shipped = model in ("auto", *SHIPPED)
-    return (is_shipped and difficulty(operator).is_hard) or is_weakly_held(operator, SINGLE_HOLD)
+    return (is_shipped and difficulty(operator).is_hard) or is_weakly_held(operator, WEAKEST_HOLD)
 
 
 def difficulty(operator: GridOperator) -> Difficulty:

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from consolve.base.messages import warn
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.null_space import ClosedComponents
-from consolve.pde.poisson.weak_links import SINGLE_HOLD, hangs, thresholds
+from consolve.pde.poisson.weak_links import hangs, thresholds
+
+SINGLE_HOLD = 1e-5
+"""Links, relative to those of a part that hangs by them, with which they still converge in single precision."""
 
 
 def is_beyond(
