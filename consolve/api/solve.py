@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from consolve.base.errors import InconsistentRightHandSide, MatrixError, NotConverged, OptionError
+from consolve.base.threads import check_not_forked
 from consolve.pde.matrix.local_rows import real_csr
 from consolve.pde.matrix.placement import Place, given_place
 from consolve.pde.poisson.grid import GridOperator
@@ -153,6 +154,7 @@ def solve(
     >>> info.iterations < 10 and info.residual < 1e-6
     True
     """
+    check_not_forked()
     system = _System.of(A)
     right = system.columns(b, "b")
     guess = None

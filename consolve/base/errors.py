@@ -48,6 +48,12 @@ class MatrixError(ValueError):
     """A matrix that is no Poisson operator of a structured grid, or not of the grid that was given."""
 
 
+ZERO_MATRIX = (
+    "the matrix is zero, no entry is another number: assemble it before it is set up, and take unknowns "
+    "without an equation out of the system"
+)
+
+
 class OptionError(ValueError):
     """An option with a value that it cannot take."""
 

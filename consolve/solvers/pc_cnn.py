@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from consolve.base.collective import together
 from consolve.base.errors import MatrixError
 from consolve.base.options_table import CNN
-from consolve.base.threads import limited_to
+from consolve.base.threads import check_not_forked, limited_to
 from consolve.learned.models import GATHERED_CELLS, Choice, Model, check_model_name
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.pde.matrix.stencil import Stencil
@@ -155,6 +155,7 @@ class PCCNN:
             self._set_up(pc)
 
     def _set_up(self, pc: PETSc.PC) -> None:
+        check_not_forked()
         amat, pmat = pc.getOperators()
         attached = pmat.getNullSpace() or amat.getNullSpace()
         self._release_petsc()

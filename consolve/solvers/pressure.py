@@ -287,7 +287,8 @@ class PressureSolver:
             where = tuple(int(i) for i in np.unravel_index(cell, operator.shape))
             raise ValueError(f"rhs is {rhs[where]} at cell {where}; every entry must be finite")
         pressure = np.zeros(operator.shape)
-        if operator.unknowns == 0:
+        if operator.unknowns == 0 or operator.is_zero:
+            operator.null_space.check_consistent(b)
             return pressure
         times = self._set_up(operator)
         b = operator.null_space.consistent(b)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg as sla
+from petsc4py import PETSc
 
 import consolve
+import consolve.solvers
 from consolve.base.errors import InconsistentRightHandSide, NotConverged
 from consolve.pde import GridOperator
 
@@ -148,3 +150,62 @@ def test_a_solution_beyond_double_precision_is_an_error(scale):
     for route in (lambda: consolve.solve(operator, b), lambda: consolve.GridSolver(operator).solve(b)):
         with pytest.raises(NotConverged, match="the solution itself"):
             route()
+
+
+def refusals(matrix, b, shape, operator):
+    """What each route says of a system, by name."""
+    cells, image = np.arange(b.size), b.reshape(shape)
+    routes = {
+        ksp: lambda ksp=ksp: consolve.solve(matrix, b, grid=shape, cells=cells, ksp=ksp)
+        for ksp in ("cg", "dcd")
+    }
+    routes["no grid"] = lambda: consolve.solve(matrix, b)
+    routes["SciPy"] = lambda: consolve.aspreconditioner(matrix, grid=shape, cells=cells)
+    routes["KSP"] = lambda: set_up_by_petsc(matrix, shape)
+    routes["operator"] = lambda: consolve.solve(operator, image)
+    routes["GridSolver"] = lambda: consolve.GridSolver(operator).solve(image)
+    routes["SciPy of the operator"] = lambda: consolve.aspreconditioner(operator)
+    said = {}
+    for name, route in routes.items():
+        with pytest.raises(ValueError) as caught:
+            route()
+        said[name] = str(caught.value)
+    return said
+
+
+def set_up_by_petsc(matrix, shape):
+    csr = matrix.indptr.astype(PETSc.IntType), matrix.indices.astype(PETSc.IntType), matrix.data
+    mat = PETSc.Mat().createAIJ(matrix.shape, csr=csr, comm=PETSc.COMM_SELF)
+    consolve.solvers.attach_grid(mat, shape, np.arange(matrix.shape[0]))
+    ksp = PETSc.KSP().create(PETSc.COMM_SELF)
+    ksp.setOperators(mat)
+    ksp.getPC().setType("cnn")
+    try:
+        ksp.setUp()
+    except PETSc.Error as error:
+        raise error.__cause__ or error from None
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_matrix_of_zeros_is_refused_before_any_solve(stored):
+    shape, n = (4, 5), 20
+    none = np.zeros(shape)
+    operator = GridOperator((none, none), none, np.ones(shape, bool))
+    matrix = sp.csr_matrix((n, n))
+    if stored:
+        matrix = sp.csr_matrix((np.zeros(n), np.arange(n), np.arange(n + 1)), (n, n))
+    for name, said in refusals(matrix, np.zeros(n), shape, operator).items():
+        assert "the matrix is zero" in said, name
+
+
+def test_systems_without_couplings_or_without_unknowns():
+    shape = (4, 5)
+    none = np.zeros(shape)
+    boundary = GridOperator((none, none), none + 2, np.ones(shape, bool))
+    b = np.arange(20.0)
+    for name, x in solutions(sp.identity(20, format="csr") * 2, b, shape, np.arange(20), boundary).items():
+        assert np.linalg.norm(x - b / 2) < 1e-6 * np.linalg.norm(b), name
+    empty = GridOperator((none, none), none, np.zeros(shape, bool))
+    assert not consolve.solve(empty, none)[0].any() and not consolve.GridSolver(empty).solve(none)[0].any()
+    assert (consolve.aspreconditioner(empty) @ np.empty(0)).size == 0
+    assert consolve.solve(sp.csr_matrix((0, 0)), np.empty(0))[0].size == 0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.collective import raise_together
-from consolve.base.errors import MatrixError
+from consolve.base.errors import ZERO_MATRIX, MatrixError
 from consolve.pde.matrix import stencil_kernels as kernels
 from consolve.pde.matrix import uniform_rows as uniform_kernels
 from consolve.pde.matrix.boundary_couplings import Couplings
@@ -93,6 +93,7 @@ def read_stencil(matrix: LocalRows, grid: GridMap, null_rows: NDArray[np.bool_] 
         row, its cell and the values; it is raised on all ranks.
     """
     grid = _checked_grid(grid, matrix)
+    _refuse_zero(matrix)
     null = np.zeros(matrix.rows, np.bool_) if null_rows is None else null_rows
     everywhere = bool(null.size and null.all())
     threshold = kernels.DOMINANCE_TOLERANCE if everywhere else kernels.ROUND_OFF
@@ -119,6 +120,14 @@ def read_stencil(matrix: LocalRows, grid: GridMap, null_rows: NDArray[np.bool_] 
         operator = RowOperator(shape, periodic, cells, rows.faces, rows.dirichlet, rows.active)
     facts = rows.is_exact, rows.boundary
     return Stencil(operator, rows.grid, rows.sign, diagonal_rows, inverse, *facts)
+
+
+def _refuse_zero(matrix: LocalRows) -> None:
+    filled = any(bool(part[2].any()) for part in (matrix.own, matrix.others))
+    facts = np.array([matrix.rows, filled])
+    rows, filled = facts if matrix.comm is None else matrix.comm.allreduce(facts)
+    if rows and not filled:
+        raise MatrixError(ZERO_MATRIX)
 
 
 def _is_loose(part: NDArray[np.float64], diagonal: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.pde.poisson.weak_links import hangs, thresholds
 
 SINGLE_HOLD = 1e-5
-"""Links, relative to those of a part that hangs by them, with which they still converge in single precision."""
+"""Links, relative to those of a part that hangs by them, with which single precision still converges."""
 
 
 def is_beyond(
