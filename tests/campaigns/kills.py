@@ -38,8 +38,8 @@ from consolve.base.hdf5 import import_h5py
 TRAINING = str(Path(__file__).parents[1] / "learned" / "training_process.py")
 """Validates, and so writes a checkpoint, every few steps."""
 MOST_SECONDS = 300
-MOST_TRIES = 40
-"""Starts of a command until it has to have ended."""
+MOST_TRIES, MOST_ANEW = 40, 4
+"""Kills of a command before it may end undisturbed; of one that starts anew each time."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,8 @@ def series(
     rng = np.random.default_rng(seed)
     folder.mkdir()
     out = folder / "w.h5"
-    for kills in range(MOST_TRIES):
+    most = MOST_TRIES if command.left else MOST_ANEW
+    for kills in range(most):
         seconds = float(rng.uniform(0.05, 1.0)) * whole
         ended, fault = start([*command.line(out, ranks), *command.resume(out)], seconds)
         if fault:
@@ -179,8 +180,8 @@ def series(
             return kills, "" if command.digest(out) == right else "another result"
     ended, fault = start([*command.line(out, ranks), *command.resume(out)], MOST_SECONDS)
     if not ended or fault:
-        return MOST_TRIES, f"fails: {fault[-600:]}" if ended else "hung"
-    return MOST_TRIES, "" if command.digest(out) == right else "another result"
+        return most, f"fails: {fault[-600:]}" if ended else "hung"
+    return most, "" if command.digest(out) == right else "another result"
 
 
 def main() -> None:
