@@ -187,8 +187,10 @@ class _Solve:
         self.route = _grid_route(self.ksp) if self.context.fused else None
         if self.route is not None and self.ksp.max_it > 0 and not self.test(0, norm):
             self.report(0, norm)
-            most = self.ksp.max_it
+            most, first = self.ksp.max_it, norm
             begin, norm, reason = iterate(GridSystem(self), norm, most, self.context.true_residual_every)
+            if begin == 0 and norm != first:
+                begin = 1  # rows without couplings alone; iteration 0 sets what a tolerance is relative to
             self.grid_iterations = begin
             if reason or begin == most:
                 self.report(begin, norm)

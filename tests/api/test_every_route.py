@@ -209,3 +209,24 @@ def test_systems_without_couplings_or_without_unknowns():
     assert not consolve.solve(empty, none)[0].any() and not consolve.GridSolver(empty).solve(none)[0].any()
     assert (consolve.aspreconditioner(empty) @ np.empty(0)).size == 0
     assert consolve.solve(sp.csr_matrix((0, 0)), np.empty(0))[0].size == 0
+
+
+@pytest.mark.parametrize("kind", ["cg", "dcd"])
+def test_a_right_hand_side_in_rows_without_couplings_alone(kind):
+    """They are solved before the first iteration, but for rounding: 49 (1 / 49) < 1."""
+    pair = 0.04 * np.array([[1, -1], [-1, 1]])
+    matrix = sp.block_diag([[[49.0]], pair, [[0.0]]], format="csr")
+    csr = matrix.indptr.astype(PETSc.IntType), matrix.indices.astype(PETSc.IntType), matrix.data
+    mat = PETSc.Mat().createAIJ(matrix.shape, csr=csr, comm=PETSc.COMM_SELF)
+    consolve.solvers.attach_grid(mat, (7, 1), np.array([0, 3, 4, 6]))
+    ksp = PETSc.KSP().create(PETSc.COMM_SELF)
+    ksp.setOperators(mat)
+    ksp.setType(kind)
+    ksp.getPC().setType("cnn")
+    ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
+    ksp.setTolerances(rtol=1e-4)
+    b, x = mat.createVecs()
+    b.array_w[0] = 1
+    ksp.solve(b, x)
+    assert ksp.getConvergedReason() > 0
+    np.testing.assert_allclose(x.array, [1 / 49, 0, 0, 0], rtol=1e-9)
