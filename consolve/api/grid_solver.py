@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from consolve.base.arrays import zeros
-from consolve.base.errors import NotConverged
+from consolve.base.errors import ZERO_MATRIX, NotConverged
 from consolve.base.scaling import check_finite, scale_of
 from consolve.base.threads import check_not_forked, checked_threads, limited_to
 from consolve.learned.models import load_multilevel
@@ -93,7 +93,7 @@ class GridSolver:
         Raises
         ------
         ValueError
-            If it is of another dimension, or no operator; the solver is then as it was.
+            If it is of another dimension, no operator, or zero; the solver is then as it was.
         """
         _check_operator(operator)
         if operator.ndim != self._weights.ndim:
@@ -106,9 +106,11 @@ class GridSolver:
             self._update(operator)
 
     def _update(self, operator: GridOperator) -> None:
-        self._uniform = UniformOperator.of(operator)
-        given: GridOperator = operator if self._uniform is None else self._uniform
-        self.operator = given
+        uniform = UniformOperator.of(operator)
+        given: GridOperator = operator if uniform is None else uniform
+        if given.is_zero:
+            raise ValueError(ZERO_MATRIX)
+        self.operator, self._uniform = given, uniform
         self._closed = given.is_singular
         on_graph = needs_graph(self.model, given)
         kept = self._network
@@ -205,8 +207,12 @@ class GridSolver:
         if not system.norm <= system.tolerance * (1 + 1e-10 * self._closed):
             reason = "DIVERGED_MAX_IT" if np.isfinite(system.norm) else "DIVERGED_NANORINF"
             raise NotConverged(reason, system.iterations, reached)
-        history = tuple(norm / scale for norm in system.history)
-        return (x if scale == 1 else x / scale), GridSolution(system.iterations, reached, history)
+        with np.errstate(over="ignore"):
+            history = tuple(norm / scale for norm in system.history)
+            x = x if scale == 1 else x / scale
+        if not np.isfinite(x).all():
+            raise NotConverged("DIVERGED_NANORINF", system.iterations, reached)
+        return x, GridSolution(system.iterations, reached, history)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Set up anew: compiled kernels hold addresses of this process's memory."""

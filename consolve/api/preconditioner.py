@@ -15,7 +15,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from consolve.base.threads import checked_threads, limited_to
+from consolve.base.errors import ZERO_MATRIX
+from consolve.base.threads import check_not_forked, checked_threads, limited_to
 from consolve.learned.models import (
     Choice,
     build_distributed_model,
@@ -88,7 +89,10 @@ class Preconditioner(LinearOperator):
             self._set_up(A)
 
     def _set_up(self, A: Any) -> None:
+        check_not_forked()
         if isinstance(A, GridOperator):
+            if A.is_zero:
+                raise ValueError(ZERO_MATRIX)
             nonzeros = None
             grid = GridMap(A.shape, A.cells, "the operator")
             read: Stencil | MeshRows = Stencil(A, grid, 1, np.empty(0, np.int32), np.empty(0))

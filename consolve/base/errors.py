@@ -7,7 +7,8 @@ from typing import Any
 _ADVICE = {
     "DIVERGED_MAX_IT": "raise maxiter (-ksp_max_it), loosen rtol, or choose another method",
     "DIVERGED_DTOL": "the residual grew: begin without the guess, or check that the matrix is definite",
-    "DIVERGED_NANORINF": "a number is not finite: check the matrix, the right-hand side and the guess",
+    "DIVERGED_NANORINF": "a number is not finite, of the matrix, the right-hand side, the guess or the "
+    "solution itself: check them, and scale them to sizes near 1",
     "DIVERGED_INDEFINITE_MAT": "the matrix is not definite, which conjugate gradients need",
     "DIVERGED_INDEFINITE_PC": "the preconditioner is not definite: coefficients may span more than single "
     "precision; use another -pc_type, such as gamg",
@@ -45,6 +46,12 @@ class NotConverged(RuntimeError):
 
 class MatrixError(ValueError):
     """A matrix that is no Poisson operator of a structured grid, or not of the grid that was given."""
+
+
+ZERO_MATRIX = (
+    "the matrix is zero, no entry is another number: assemble it before it is set up, and take unknowns "
+    "without an equation out of the system"
+)
 
 
 class OptionError(ValueError):

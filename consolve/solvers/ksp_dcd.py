@@ -67,7 +67,7 @@ class KSPDCD:
     refusals
         Those of them in which a proposal was no direction; the others are of conjugate gradients.
     trials
-        Times that the last solve went over to conjugate gradients, 0 or 1.
+        Times that the last solve went over to conjugate gradients, or back.
     grid_iterations
         Iterations of the last solve in grid space.
     """
@@ -119,7 +119,8 @@ class KSPDCD:
             solver.run()
         finally:
             self._running = None
-            self.fallbacks, self.refusals = solver.state.fallbacks, solver.state.refusals
+            used = [s for s in (solver.state, solver.beside) if s is not None]
+            self.fallbacks, self.refusals = sum(s.fallbacks for s in used), sum(s.refusals for s in used)
             self.trials, self.sign = solver.trials, solver.state.sign
             self.grid_iterations = solver.grid_iterations
             # The next solve takes each in the role that it had in this one: sums may depend on alignment.
@@ -172,6 +173,7 @@ class _Solve:
         self.null_space = attached if attached else None
         self.r = context.borrow(b)
         self.state = self._method(ksp.getPC(), x, self.r, context.directions, context.sign)
+        self.beside: ConjugateDirections | None = None  # of those that the solve went on with
         self.may_mislead = ksp.getPC().getType() in FOREIGN
         self.trials = self.grid_iterations = 0
         self.route: GridRoute | None = None
@@ -189,10 +191,14 @@ class _Solve:
         self.route = _grid_route(self.ksp) if self.context.fused else None
         if self.route is not None and self.ksp.max_it > 0 and not self.test(0, norm):
             self.report(0, norm)
-            most = self.ksp.max_it
+            most, first = self.ksp.max_it, norm
             system = GridSystem(self)
             try:
                 begin, norm, reason = iterate(system, norm, most, self.context.true_residual_every)
+                if begin == 0 and norm != first:
+                    begin = (
+                        1  # rows without couplings alone; iteration 0 sets what a tolerance is relative to
+                    )
             except GivenUp as given_up:
                 begin, norm, reason = given_up.iteration, given_up.norm, 0
                 if self.route.is_ahead:
@@ -237,6 +243,7 @@ class _Solve:
                 norm = self.compute_residual()
             ahead = safeguard.after(norm) if self.may_mislead else None
             if ahead is not None:
+                safeguard.exchanged(self.state, norm)
                 norm, exact = self._go_over(ahead), True
         return reason
 
@@ -260,12 +267,14 @@ class _Solve:
         return self._method(None, x, r, 1, self.state.sign)
 
     def _go_over(self, ahead: ConjugateDirections) -> float:
-        """Go on where conjugate gradients stand; returns the norm of the residual there."""
+        """Go on where the other method stands; returns the norm of the residual there."""
         self.trials += 1
+        spare = self.context.borrow(self.x)
+        self.x.copy(spare)
         ahead.x.copy(self.x)
-        ahead.fallbacks, ahead.refusals = self.state.fallbacks + ahead.fallbacks, self.state.refusals
-        ahead.x, ahead.r = self.x, self.r
-        self.state = ahead
+        self.context.keep(ahead.x)
+        self.state.x, ahead.x = spare, self.x
+        self.beside, self.state = self.state, ahead
         return self.compute_residual()
 
     def compute_residual(self, x_is_zero: bool = False) -> float:

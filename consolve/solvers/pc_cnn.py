@@ -41,7 +41,7 @@ from consolve.base.collective import together
 from consolve.base.errors import MatrixError
 from consolve.base.messages import warn
 from consolve.base.options_table import CNN
-from consolve.base.threads import limited_to
+from consolve.base.threads import check_not_forked, limited_to
 from consolve.learned.models import GATHERED_CELLS, Choice, Model, check_model_name
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.pde.matrix.stencil import Stencil
@@ -55,7 +55,7 @@ from consolve.solvers.matrix.boundary_rows import BoundaryRows
 from consolve.solvers.matrix.find_grid import find_grid
 from consolve.solvers.matrix.local_matrix import LocalMatrix, as_aij
 from consolve.solvers.matrix.plex_points import points_of_plex
-from consolve.solvers.matrix.stencil import check_matrix, read_stencil
+from consolve.solvers.matrix.stencil import check_matrix, null_rows, read_stencil
 from consolve.solvers.network import Network, default_threads, mpi_communicator
 from consolve.solvers.petsc import events, live_contexts
 from consolve.solvers.petsc.options import read_options
@@ -169,6 +169,7 @@ class PCCNN:
             self._set_up(pc)
 
     def _set_up(self, pc: PETSc.PC) -> None:
+        check_not_forked()
         amat, pmat = pc.getOperators()
         attached = pmat.getNullSpace() or amat.getNullSpace()
         self._release_petsc()
@@ -228,20 +229,20 @@ class PCCNN:
 
     def _read(self, pmat: PETSc.Mat, dm: PETSc.DM | None) -> Stencil | MeshRows:
         """What a matrix says of a grid, or of a mesh where the points of its rows are known and no grid's."""
-        singular = self._null_space is not None
         points = attached_points(pmat)
         points = self.coordinates if points is None else points
         for plex in (dm, pmat.getDM()):
             points = points_of_plex(plex, pmat.getLocalSize()[0], self._comm) if points is None else points
         has_grid = bool(self.grid or self.mask or pmat.query(CELLS))
         try:
-            stencil = read_stencil(pmat, find_grid(pmat, dm, self.grid, self.mask, points), singular)
+            stencil = read_stencil(pmat, find_grid(pmat, dm, self.grid, self.mask, points), self._null_space)
             if points is None or has_grid or fits_grid(stencil, pmat.getSize()[0]):
                 return stencil
         except MatrixError:
             if points is None or has_grid:
                 raise
-        return read_mesh(LocalMatrix(as_aij(pmat)), points, singular)
+        null = None if self._null_space is None else null_rows(pmat, self._null_space)
+        return read_mesh(LocalMatrix(as_aij(pmat)), points, null)
 
     @reported
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:

@@ -195,17 +195,19 @@ class _Solver:
         mat.mult(x, residual)
         residual.aypx(-1.0, rhs)
         norm = rhs.norm()
+        with np.errstate(over="ignore"):
+            solution = x.array_r / scale
+        finite = bool(np.isfinite(solution).all())
         record = SolveRecord(
             unknowns=mat.getSize()[0],
             iterations=ksp.getIterationNumber(),
             assemble_s=times[0],
             setup_s=times[1],
             solve_s=seconds,
-            reason=reason_name(ksp.getConvergedReason()),
+            reason=reason_name(ksp.getConvergedReason()) if finite else "DIVERGED_NANORINF",
             relative_residual=residual.norm() / norm if norm > 0 else residual.norm(),
             history=np.array(ksp.getConvergenceHistory()) / scale,
         )
-        solution = x.array_r / scale
         for vector in (rhs, x, residual):
             vector.destroy()  # petsc4py only marks what goes out of scope, some versions until the end
         return solution, record
@@ -285,7 +287,8 @@ class PressureSolver:
             where = tuple(int(i) for i in np.unravel_index(cell, operator.shape))
             raise ValueError(f"rhs is {rhs[where]} at cell {where}; every entry must be finite")
         pressure = np.zeros(operator.shape)
-        if operator.unknowns == 0:
+        if operator.unknowns == 0 or operator.is_zero:
+            operator.null_space.check_consistent(b)
             return pressure
         times = self._set_up(operator)
         b = operator.null_space.consistent(b)

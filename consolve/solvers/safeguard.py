@@ -41,8 +41,10 @@ class Safeguard:
     iterations, the network is beyond doubt.  Otherwise CG is started from where the iteration stands, on
     vectors of its own, and does one iteration for every three.  When its residual is clearly the smaller one,
     the solve goes on with CG, which loses nothing that it has done: if CG needs n iterations from there, they
-    are over after 3 n more, whatever the network does.  A network that is worth its cost never sees CG ahead,
-    and pays a third of a product with A, and one reduction, an iteration.
+    are over after 3 n more, whatever the network does.  The network then runs beside CG in the same way, and
+    takes over again when it is ahead: residual norms of good methods, too, grow for a while where
+    coefficients jump.  A network that is worth its cost never sees CG ahead, and pays a third of a product
+    with A, and one reduction, an iteration.
 
     Parameters
     ----------
@@ -59,8 +61,8 @@ class Safeguard:
         self._is_over = False
 
     def after(self, norm: float) -> ConjugateDirections | None:
-        """Take note of an iteration that led to a residual of this norm; the state of CG if that is to go on
-        in its place."""
+        """Take note of an iteration that led to a residual of this norm; the state of the other method if
+        that is to go on in its place, after which ``exchanged`` tells of the change."""
         self._iterations += 1
         if self._is_over:
             return None
@@ -77,7 +79,8 @@ class Safeguard:
         except Breakdown:
             self._is_over = True
             return None
-        if not self._norm <= AHEAD * norm:
-            return None
-        self._is_over = True
-        return self._twin
+        return self._twin if self._norm <= AHEAD * norm else None
+
+    def exchanged(self, behind: ConjugateDirections, norm: float) -> None:
+        """The method that runs beside from now on, and the norm of its residual."""
+        self._twin, self._norm = behind, norm

@@ -136,6 +136,43 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
     assert done.returncode == 0 and ("spawn" in said if layer == "omp" else said.strip().isdigit()), done
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        "GridOperator.from_cell_types(np.zeros((40, 50), int), 2)",
+        "operator.apply(np.ones((40, 50)))",
+        "consolve.solve(matrix, np.ones(2000))",
+        "consolve.aspreconditioner(matrix)",
+        "preconditioner @ np.ones(2000)",
+        "Flow(make_scene('plume', (16, 24)))",
+    ],
+)
+def test_whatever_a_forked_child_does_it_is_told_to_spawn(use):
+    code = f"""
+import os, numpy as np, numba, consolve
+from consolve.pde import GridOperator
+from consolve.pde.flow.flow import Flow
+from consolve.pde.flow.scenes import make_scene
+operator = GridOperator.from_cell_types(np.zeros((40, 50), int), 2)
+matrix = operator.to_csr()
+preconditioner = consolve.aspreconditioner(matrix)
+preconditioner @ np.ones(2000)
+layer = numba.threading_layer()
+child = os.fork()
+if child == 0:
+    try:
+        {use}
+    except RuntimeError as error:
+        os._exit(3 if "spawn" in str(error) else 4)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+print(layer, os.waitstatus_to_exitcode(status))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    layer, _, status = done.stdout.partition(" ")
+    assert done.returncode == 0 and status.strip() == ("3" if layer == "omp" else "0"), done
+
+
 def test_one_solver_in_many_threads():
     solver, M = consolve.GridSolver(OPERATOR), consolve.aspreconditioner(MATRIX)
     sides = [np.random.default_rng(seed).standard_normal(OPERATOR.shape) for seed in range(12)]

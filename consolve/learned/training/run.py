@@ -8,6 +8,7 @@ step.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -38,8 +39,13 @@ from consolve.learned.training.record import (
 from consolve.learned.training.settings import RunProgress, RunSettings
 
 CHECKPOINT_VERSION = 1
+_SEAL = b"\nconsolve checkpoint, sha256 of what precedes this line: "
 
 Weights = TypeVar("Weights")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged or of another version."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -295,10 +301,8 @@ class TrainingRun(ABC, Generic[Weights]):
             "best_tensors": {k: torch.from_numpy(v.copy()) for k, v in self.best_tensors.items()},
             **self._more_state(),
         }
-        content = io.BytesIO()  # torch.save to a file hides what the system says of it
-        torch.save(state, content)
         with self._room(), whole_file(self._checkpoint) as part:
-            part.write_bytes(content.getvalue())
+            part.write_bytes(sealed(state))
 
     @contextmanager
     def _room(self) -> Iterator[None]:
@@ -315,14 +319,7 @@ class TrainingRun(ABC, Generic[Weights]):
     def _load_checkpoint(self) -> None:
         if not self._checkpoint.is_file():
             raise ValueError(f"nothing to resume: {str(self._checkpoint)!r} does not exist")
-        try:
-            state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
-        except Exception as error:
-            raise ValueError(f"{self._checkpoint}: not a readable checkpoint ({error})") from error
-        if not (
-            isinstance(state, dict) and state.get("version") == CHECKPOINT_VERSION and "identity" in state
-        ):
-            raise ValueError(f"{self._checkpoint}: not a checkpoint of this version; start anew")
+        state = read_checkpoint(self._checkpoint, self.device)
         differing = differences(state["identity"], self._identity)
         if differing:
             raise ValueError(
@@ -366,3 +363,33 @@ class TrainingRun(ABC, Generic[Weights]):
                     picture = self.out.with_suffix(".png")
                     plot_log(self._log.path, picture, self.loss_name, self.plot_sign, self.plot_sign > 0)
         return weights
+
+
+def sealed(state: dict[str, Any]) -> bytes:
+    """A checkpoint: a state as torch writes it, and a line with the SHA-256 of that."""
+    content = io.BytesIO()  # torch.save to a file hides what the system says of it
+    torch.save(state, content)
+    data = content.getvalue()
+    return data + _SEAL + hashlib.sha256(data).hexdigest().encode() + b"\n"
+
+
+def read_checkpoint(path: Path, device: Any) -> dict[str, Any]:
+    """The state in a checkpoint, its digest checked before torch reads it.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, or of another version.
+    """
+    data, seal, digest = path.read_bytes().rpartition(_SEAL)
+    if seal and digest != hashlib.sha256(data).hexdigest().encode() + b"\n":
+        raise CheckpointError(f"{path}: not a readable checkpoint (its SHA-256 does not fit); start anew")
+    try:
+        state: Any = torch.load(io.BytesIO(data or digest), map_location=device, weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error}); start anew") from error
+    known = isinstance(state, dict) and state.get("version") == CHECKPOINT_VERSION and "identity" in state
+    if not (known and seal):
+        raise CheckpointError(f"{path}: not a checkpoint of this version; start anew")
+    found: dict[str, Any] = state
+    return found

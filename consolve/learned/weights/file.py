@@ -35,7 +35,7 @@ MOST_BYTES = 1 << 30
 """Larger files hold no weights."""
 MOST = 4096
 """Channels, layers, sweeps or hidden units: more of any are no network's."""
-SECONDS = 60.0
+SECONDS = 30.0
 """For the process that reads a file that is not sealed."""
 
 Tensors = dict[str, NDArray[np.float32]]

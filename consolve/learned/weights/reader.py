@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-MOST_MEMORY, MOST_SECONDS = 4 << 30, 30
+MOST_MEMORY, MOST_SECONDS = 4 << 30, 10
 """Of the script: address space, and seconds of a processor."""
 ATTRIBUTES = ":attributes"
 """Name of the attributes among the arrays that the script gives back."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.threads import check_not_forked
 from consolve.pde.flow import kernels as flow_kernels
 from consolve.pde.flow.geometry import FlowGeometry, rasterise
 from consolve.pde.flow.scenes import Scene, Source
@@ -133,6 +134,7 @@ class Flow:
         ValueError
             If ``dt`` is not positive, or the solver returns another shape or numbers that are not finite.
         """
+        check_not_forked()
         dt = self.time_step() if dt is None else float(dt)
         if not (dt > 0 and np.isfinite(dt)):
             raise ValueError(f"the time step must be positive and finite, got {dt}")

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from consolve.base.errors import MatrixError
+from consolve.base.errors import ZERO_MATRIX, MatrixError
 from consolve.base.exchange import Messages
 
 Csr = tuple[NDArray, NDArray, NDArray]
@@ -139,7 +139,7 @@ def real_csr(matrix: Any) -> sp.csr_matrix:
     Raises
     ------
     MatrixError
-        If it is complex or of another kind, not square, or not finite.
+        If it is complex or of another kind, not square, not finite, or has rows and all of them are zero.
     """
     dense = not sp.issparse(matrix)
     matrix = np.asarray(matrix) if dense else matrix
@@ -156,4 +156,6 @@ def real_csr(matrix: Any) -> sp.csr_matrix:
         row = int(np.searchsorted(csr.indptr, entry, "right")) - 1
         value, column = csr.data[entry], csr.indices[entry]
         raise MatrixError(f"row {row} has {value} in column {column}; every entry must be finite")
+    if csr.shape[0] and not csr.data.any():
+        raise MatrixError(ZERO_MATRIX)
     return csr

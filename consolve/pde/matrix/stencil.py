@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.collective import raise_together
-from consolve.base.errors import MatrixError
+from consolve.base.errors import ZERO_MATRIX, MatrixError
 from consolve.pde.matrix import stencil_kernels as kernels
 from consolve.pde.matrix import uniform_rows as uniform_kernels
 from consolve.pde.matrix.boundary_couplings import Couplings
@@ -74,7 +74,7 @@ class Stencil:
         return self.boundary is not None
 
 
-def read_stencil(matrix: LocalRows, grid: GridMap, singular: bool = False) -> Stencil:
+def read_stencil(matrix: LocalRows, grid: GridMap, null_rows: NDArray[np.bool_] | None = None) -> Stencil:
     """Read an assembled matrix as a 5-point (2D) or 7-point (3D) operator; collective.
 
     Face coefficients are -a_ij, the Dirichlet part is the row sum over couplings to other coupled rows, 0
@@ -88,9 +88,9 @@ def read_stencil(matrix: LocalRows, grid: GridMap, singular: bool = False) -> St
         Its rows on this rank.
     grid
         The cell of each local row.
-    singular
-        The matrix has a null space attached: row sums under 1e-6 of the diagonal count as 0, so that
-        coefficients of single precision do not make it regular.
+    null_rows
+        The local rows where vectors of an attached null space are constant: there, row sums under 1e-6 of
+        the diagonal count as 0, so that coefficients of single precision do not make the matrix regular.
 
     Raises
     ------
@@ -101,13 +101,20 @@ def read_stencil(matrix: LocalRows, grid: GridMap, singular: bool = False) -> St
         row, its cell and the values; it is raised on all ranks.
     """
     grid = _checked_grid(grid, matrix)
-    threshold = kernels.DOMINANCE_TOLERANCE if singular else kernels.ROUND_OFF
+    _refuse_zero(matrix)
+    null = np.zeros(matrix.rows, np.bool_) if null_rows is None else null_rows
+    everywhere = bool(null.size and null.all())
+    threshold = kernels.DOMINANCE_TOLERANCE if everywhere else kernels.ROUND_OFF
     if matrix.comm is None and not any(grid.periodic):
         stencil = _read_uniform(matrix, grid, threshold)
-        if stencil is not None:
+        if stencil is not None and (everywhere or not null.any() or _is_closed(stencil, null)):
             return stencil
     reader = RowReader(matrix, grid, threshold)
     rows = reader.read()
+    if null.any() and not everywhere:
+        place = rows.grid.cells[null] if rows.by_cell else np.flatnonzero(null)
+        part = rows.dirichlet[place]
+        rows.dirichlet[place] = np.where(_is_loose(part, rows.diagonal[null]), 0.0, part)
     diagonal_rows, inverse = _diagonal_part(rows.kind, rows.diagonal)
     shape, periodic = rows.grid.shape, rows.grid.periodic
     operator: GridOperator | RowOperator
@@ -121,6 +128,29 @@ def read_stencil(matrix: LocalRows, grid: GridMap, singular: bool = False) -> St
         operator = RowOperator(shape, periodic, cells, rows.faces, rows.dirichlet, rows.active)
     facts = rows.is_exact, rows.boundary, rows.box
     return Stencil(operator, rows.grid, rows.sign, diagonal_rows, inverse, *facts)
+
+
+def _refuse_zero(matrix: LocalRows) -> None:
+    filled = any(bool(part[2].any()) for part in (matrix.own, matrix.others))
+    facts = np.array([matrix.rows, filled])
+    rows, filled = facts if matrix.comm is None else matrix.comm.allreduce(facts)
+    if rows and not filled:
+        raise MatrixError(ZERO_MATRIX)
+
+
+def _is_loose(part: NDArray[np.float64], diagonal: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Dirichlet parts that are the rounding of single precision, in rows of a null space."""
+    return part <= kernels.DOMINANCE_TOLERANCE * np.abs(diagonal)
+
+
+def _is_closed(stencil: Stencil, null: NDArray[np.bool_]) -> bool:
+    """No row of a null space has a Dirichlet part."""
+    assert isinstance(stencil.operator, UniformOperator)
+    fixed, shape = stencil.operator.fixed, as_volume(stencil.operator.active).shape
+    line = np.repeat(np.arange(fixed.start.size - 1), np.diff(fixed.start))
+    has_part = np.zeros(int(np.prod(shape)), np.bool_)
+    has_part[line * shape[2] + fixed.place] = True
+    return not has_part[stencil.grid.cells[null]].any()
 
 
 def _checked_grid(grid: GridMap, matrix: LocalRows) -> GridMap:

@@ -76,7 +76,7 @@ def check_rows(
                     if fault == SOUND:
                         fault = _fault(ghost_value[q], back[q], a_ii, sign * diagonal[j])
                         entry = own_value.size + q
-            if abs(total) > round_off * size:
+            if abs(total) > round_off[row] * size:
                 row_sum[row] = sign * total
             if fault != SOUND and found[chunk, 0] == rows:
                 found[chunk, 0], found[chunk, 1], found[chunk, 2] = row, fault, entry

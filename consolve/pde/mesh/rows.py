@@ -96,7 +96,9 @@ class MeshRows(CoupledRows):
         return fact if comm is None else all(comm.allgather(fact))
 
 
-def read_mesh(matrix: LocalRows, points: NDArray[np.floating], singular: bool = False) -> MeshRows:
+def read_mesh(
+    matrix: LocalRows, points: NDArray[np.floating], null_rows: NDArray[np.bool_] | None = None
+) -> MeshRows:
     """Read an assembled matrix whose rows are points; collective.
 
     Parameters
@@ -105,8 +107,9 @@ def read_mesh(matrix: LocalRows, points: NDArray[np.floating], singular: bool = 
         Its rows on this rank.
     points
         (local rows, 2 or 3): where each row lies.
-    singular
-        The matrix has a null space attached: row sums under 1e-6 of the row's magnitudes count as 0.
+    null_rows
+        The local rows where vectors of an attached null space are constant: there, row sums under 1e-6 of the
+        row's magnitudes count as 0.
 
     Raises
     ------
@@ -127,7 +130,9 @@ def read_mesh(matrix: LocalRows, points: NDArray[np.floating], singular: bool = 
     back = matrix.transposed_entries()
     kind, diagonal = matrix.with_ghosts(kind), matrix.with_ghosts(diagonal)
     row_sum = np.empty(rows)
-    round_off = SINGULAR if singular else ROUND_OFF
+    round_off = np.full(rows, ROUND_OFF)
+    if null_rows is not None:
+        round_off[null_rows] = SINGULAR
     found = [kernels.check_rows(*csr, back, kind, diagonal, sign, round_off, row_sum)]
     found.append(kernels.check_couplings(*matrix.own, kind, diagonal, sign, matrix.own[0][:-1].copy()))
     wrong = [fault for fault in found if fault[0] >= 0]
@@ -146,7 +151,7 @@ def read_mesh(matrix: LocalRows, points: NDArray[np.floating], singular: bool = 
 
 
 def read_points(
-    matrix: LocalRows, points: NDArray[np.floating], singular: bool = False
+    matrix: LocalRows, points: NDArray[np.floating], null_rows: NDArray[np.bool_] | None = None
 ) -> Stencil | MeshRows:
     """Read a matrix whose rows lie at points: as a grid's where they are those of a tensor grid and the
     couplings its neighbours', else as a mesh's; collective.
@@ -160,11 +165,11 @@ def read_points(
             grid = GridMap(shape, cells.astype(np.int32), "the coordinates")
         else:
             grid = GridMap(shape, cells, "the coordinates")
-        stencil = read_stencil(matrix, grid, singular)
+        stencil = read_stencil(matrix, grid, null_rows)
     except MatrixError:
-        return read_mesh(matrix, points, singular)
+        return read_mesh(matrix, points, null_rows)
     total = matrix.rows if matrix.comm is None else matrix.comm.allreduce(matrix.rows)
-    return stencil if fits_grid(stencil, total) else read_mesh(matrix, points, singular)
+    return stencil if fits_grid(stencil, total) else read_mesh(matrix, points, null_rows)
 
 
 def fits_grid(stencil: Stencil, rows: int) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from consolve.base.arrays import zeros
 from consolve.base.memory import require
-from consolve.base.threads import run_lines
+from consolve.base.threads import check_not_forked, run_lines
 from consolve.pde.poisson import kernels
 from consolve.pde.poisson.null_space import ClosedComponents
 
@@ -115,6 +115,7 @@ class GridOperator:
         NotEnoughMemory
             If the operator needs more memory than there is; nothing was allocated.
         """
+        check_not_forked()
         shape = np.shape(cell_type)
         _check_count(shape)
         size = " x ".join(map(str, shape))
@@ -183,6 +184,7 @@ class GridOperator:
     @property
     def _volumes(self) -> tuple[NDArray, ...]:
         """Face arrays of three axes, Dirichlet part and active cells, all as 3D views for the kernels."""
+        check_not_forked()
         faces = [as_volume(f) for f in self.face_coefficient]
         if self.ndim == 2:
             faces.insert(0, faces[0])  # never read: the first axis has one layer
@@ -258,6 +260,11 @@ class GridOperator:
     def is_singular(self) -> bool:
         """True if some component has no Dirichlet part."""
         return bool(self.components[1].any())
+
+    @property
+    def is_zero(self) -> bool:
+        """True if there are unknowns, and none is coupled to anything."""
+        return self.unknowns > 0 and self.is_singular and len(self.null_space) == self.unknowns
 
     @cached_property
     def null_space(self) -> ClosedComponents:

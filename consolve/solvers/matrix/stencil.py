@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from consolve.base.errors import MatrixError
 from consolve.pde.matrix import stencil
@@ -12,12 +13,23 @@ from consolve.solvers.matrix.local_matrix import LocalMatrix, as_aij
 from consolve.solvers.petsc.versions import PETSc
 
 
-def read_stencil(mat: PETSc.Mat, grid: GridMap, singular: bool = False) -> Stencil:
+def read_stencil(mat: PETSc.Mat, grid: GridMap, null_space: PETSc.NullSpace | None = None) -> Stencil:
     """Read an assembled matrix, AIJ or of a type that PETSc converts to AIJ; collective.
 
     See ``consolve.pde.matrix.stencil.read_stencil``; `check_matrix` has to have passed.
     """
-    return stencil.read_stencil(LocalMatrix(as_aij(mat)), grid, singular)
+    rows = None if null_space is None else null_rows(mat, null_space)
+    return stencil.read_stencil(LocalMatrix(as_aij(mat)), grid, rows)
+
+
+def null_rows(mat: PETSc.Mat, null_space: PETSc.NullSpace) -> NDArray[np.bool_]:
+    """The local rows in which the constant vector lies in a null space; collective."""
+    ones = mat.createVecRight()
+    ones.set(1.0)
+    null_space.remove(ones)
+    rows = np.abs(ones.array_r) < 1e-6
+    ones.destroy()
+    return rows
 
 
 def check_matrix(mat: PETSc.Mat) -> None:

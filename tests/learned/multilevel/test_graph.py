@@ -10,7 +10,7 @@ from scipy.ndimage import label
 
 from consolve.learned.multilevel.engine.preconditioner import MultilevelPreconditioner
 from consolve.learned.multilevel.format import load_weights
-from consolve.learned.multilevel.graph import choice, coarsest, cycle_kernels, hierarchy
+from consolve.learned.multilevel.graph import choice, coarsest, cycle_kernels, hierarchy, port_kernels
 from consolve.learned.multilevel.graph.choice import difficulty, needs_graph
 from consolve.learned.multilevel.graph.preconditioner import GraphPreconditioner
 from consolve.learned.multilevel.graph.sample import sample_of_grid
@@ -263,7 +263,8 @@ def test_hard_domains_are_seen_and_served(name, monkeypatch):
     for shape in ((128, 120), (32, 34, 36)):
         operator = make_domain(name, shape, 7).operator()
         assert needs_graph("auto", operator) and needs_graph("mg", operator)
-        assert not needs_graph("weights.h5", operator)
+        if name != "lognormal":  # single precision does not bear its jumps
+            assert not needs_graph("weights.h5", operator)
         preconditioner = GraphPreconditioner(operator)
         preconditioner.flexible = True
         count = iterations(operator, preconditioner)
@@ -338,3 +339,9 @@ def test_bad_input_is_refused():
     faces[0][0, 0] = 1e-60
     with pytest.raises(ValueError, match="single precision"):
         GraphPreconditioner(GridOperator(faces, operator.dirichlet, operator.active))
+
+
+def test_a_port_whose_energy_rounding_makes_negative_has_a_finite_resistance():
+    """Of an equal Dirichlet part in every cell: what it does to differences within the unknown is 0."""
+    energies = np.array([[-1e-24, 1e-24, 0.0], [1e-24, 0.3, -0.1], [0.0, -0.1, 0.3]])
+    assert port_kernels._to_opposite(energies, 0, 3) == pytest.approx(0.15)

@@ -21,7 +21,7 @@ from consolve.learned.weights import file as weights_file
 from consolve.learned.weights.file import WeightsError
 
 h5py = import_h5py()
-CAMPAIGN = Path(__file__).parents[2] / "campaigns" / "weights_files.py"
+CAMPAIGN = Path(__file__).parents[2] / "campaigns" / "files.py"
 
 
 @pytest.fixture
@@ -220,6 +220,6 @@ def test_dense_twins_are_for_checkouts(tmp_path, monkeypatch):
 def test_damaged_files_do_no_harm():
     environment = os.environ | {"PYTHONPATH": str(CAMPAIGN.parents[2])}
     done = subprocess.run(
-        [sys.executable, str(CAMPAIGN), "600"], capture_output=True, text=True, env=environment
+        [sys.executable, str(CAMPAIGN), "--count", "600"], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -133,7 +133,32 @@ def test_single_precision_coefficients_are_singular_where_a_null_space_says_so(p
     csr.data = csr.data.astype(np.float32).astype(float)
     mat = problems.matrix(csr)
     assert not read_stencil(mat, all_cells((9, 8))).operator.is_singular
-    assert read_stencil(mat, all_cells((9, 8)), singular=True).operator.is_singular
+    constant = PETSc.NullSpace().create(constant=True, comm=mat.comm)
+    assert read_stencil(mat, all_cells((9, 8)), constant).operator.is_singular
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+@pytest.mark.parametrize("rounded", [True, False])
+def test_a_null_space_is_that_of_its_rows_alone(problems, uniform, rounded):
+    """Left of a wall the domain is closed; right of it a Dirichlet part of 1e-7 diagonals holds it."""
+    image = np.zeros((9, 8), int)
+    image[:, 4] = 1
+    faces, fixed = GridOperator.from_cell_types(image).face_coefficient, np.zeros((9, 8))
+    fixed[3, 7] = 4e-7
+    if not uniform:
+        faces = tuple(f * (1 + 0.1 * np.random.default_rng(0).random(f.shape)) for f in faces)
+    operator = GridOperator(faces, fixed, image == 0)
+    csr = operator.to_csr()
+    if rounded:
+        csr.setdiag(csr.diagonal() * (1 + 1e-8 * (operator.null_space.group >= 0)))
+    mat = problems.matrix(csr)
+    mode = mat.createVecRight()
+    mode.array_w[:] = operator.null_space.group >= 0
+    mode.normalize()
+    null_space = PETSc.NullSpace().create(vectors=[mode], comm=mat.comm)
+    found = read_stencil(mat, fluid_cells(operator), null_space).operator
+    np.testing.assert_allclose(found.dirichlet, fixed, atol=1e-15)
+    assert len(found.null_space) == 1 and found.null_space.size[0] == 36
 
 
 def test_a_small_shift_is_kept(problems):

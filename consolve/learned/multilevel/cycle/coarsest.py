@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import scipy.sparse as sp
 from numba import njit
 from numpy.typing import NDArray
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import SuperLU, splu
 
 from consolve.base.jit import STRICT
 from consolve.learned.multilevel.cycle.transfer import SplitArrays
@@ -48,13 +50,29 @@ def pseudo_inverse(off_diagonal: NDArray, dirichlet: NDArray) -> NDArray[np.floa
     u = null_vectors(off, fixed)
     scale = max(float(d.mean()), 1e-30)
     null = u.T @ u + np.diag((d == 0).astype(np.float64))
-    matrix = np.diag(d) - off + scale * null
-    if d.size <= _MOST_BY_HAND:
-        invert(matrix)
-        inverse = matrix - null / scale
-    else:
-        inverse = np.linalg.inv(matrix) - null / scale
+    for shift in _growing():
+        matrix = np.diag((1 + shift) * d) - off + scale * null
+        if d.size <= _MOST_BY_HAND:
+            invert(matrix)
+        else:
+            try:
+                matrix = np.linalg.inv(matrix)
+            except np.linalg.LinAlgError:  # exactly singular
+                continue
+        if (matrix.diagonal() > 0).all() and np.isfinite(matrix).all():
+            break
+    inverse = matrix - null / scale
     return 0.5 * (inverse + inverse.T)
+
+
+def _growing() -> Iterator[float]:
+    """Relative growth of a diagonal until rounding leaves the matrix definite: none, units in the last place,
+    and more."""
+    yield 0.0
+    shift = 4e-16
+    while shift < 1:
+        yield shift
+        shift *= 4
 
 
 @njit(**STRICT)
@@ -76,6 +94,26 @@ def invert(a):
                 a[i, p] = 0.0
                 for k in range(n):
                     a[i, k] -= factor * a[p, k]
+
+
+def definite_factors(matrix: sp.spmatrix) -> SuperLU:
+    """Sparse factors L U of a symmetric positive definite matrix, with U of positive diagonal.
+
+    Where rounding loses what little makes it definite, its diagonal grows by a few units in the last place.
+    """
+    factors = None
+    for shift in _growing():
+        grown = (matrix + sp.diags(shift * matrix.diagonal())).tocsc()
+        try:
+            factors = splu(
+                grown, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+            )
+        except RuntimeError:  # exactly singular
+            continue
+        if (factors.U.diagonal() > 0).all():
+            break
+    assert factors is not None
+    return factors
 
 
 class DirectSolve:
@@ -121,8 +159,7 @@ class DirectSolve:
         self._closed = ClosedComponents.of_graph(off, fixed > 0)
         pinned = np.zeros(n)
         pinned[self._closed.first_entries()] = max(float(self._diagonal.max()), 1e-30)  # any constant will do
-        matrix = sp.diags(self._diagonal + pinned) - off
-        self._factors = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
+        self._factors = definite_factors(sp.diags(self._diagonal + pinned) - off)
         self.bytes = 12 * int(self._factors.nnz)
 
     def cycle(self, threads: int) -> None:

@@ -75,7 +75,7 @@ def iterate(system: GridIteration, norm: float, most: int, every: int = 0) -> tu
                 break
             system.report(k, norm)
         foretold, norm = norm, system.finish()
-        reason = system.test(k, norm)
+        reason = system.test(max(k, 1), norm)  # that of iteration 0 may set what a tolerance is relative to
         agree = norm <= MOST_DISAGREEMENT * foretold + LEAST_REDUCTION * start
         if reason or k == most or not (is_sound and agree and norm < 0.5 * start):
             return k, norm, reason

@@ -12,16 +12,20 @@ from numba import njit
 from consolve.base.collective import together
 from consolve.base.jit import STRICT
 from consolve.base.memory import GIB, MIB, available
+from consolve.learned.dcdm.model import is_dcdm
 from consolve.learned.multilevel.format import SHIPPED
 from consolve.learned.multilevel.graph.sample import Sample, sample_of_grid, sample_of_rows
 from consolve.learned.multilevel.graph.widths import widths_of_sample
 from consolve.pde.matrix.row_operator import RowOperator
 from consolve.pde.poisson.grid import GridOperator
+from consolve.pde.poisson.weak_links import is_weakly_held
 
 JUMP = 10.0
 """Neighbouring faces of a cell that differ by more than this factor are a jump."""
 MOST_STRETCH, MOST_JUMPS, MOST_SPLIT = 1.8, 0.003, 0.05
 """What halving along every axis with one unknown a coarse cell still serves."""
+WEAKEST_HOLD = 1e-4
+"""Links, relative to those of a part that hangs by them, that levels in single precision still bear."""
 MOST_CELLS = 300_000_000
 """Of a grid that the graph takes: its edges are counted in 32 bits."""
 GATHERED_BYTES = 600
@@ -143,7 +147,10 @@ class Look(NamedTuple):
 
 
 def look(model: str, operator: GridOperator | RowOperator, comm: Any = None) -> Look:
-    """Whether a model, by its name, is to work on the graph; a weights file never does.
+    """Whether a model, by its name, is to work on the graph.
+
+    A shipped one where that serves better; on one rank any, a weights file too, where single precision does
+    not bear the coefficients.
 
     Parameters
     ----------
@@ -155,11 +162,15 @@ def look(model: str, operator: GridOperator | RowOperator, comm: Any = None) -> 
     comm
         mpi4py communicator, or None: one rank.
     """
-    if model not in ("auto", *SHIPPED):
-        return Look(False)
+    is_shipped = model in ("auto", *SHIPPED)
     if isinstance(operator, GridOperator):
-        is_hard = difficulty(sample_of_grid(operator)).is_hard
+        if is_dcdm(model):
+            return Look(False)
+        is_hard = is_shipped and difficulty(sample_of_grid(operator)).is_hard
+        is_hard = is_hard or is_weakly_held(operator, WEAKEST_HOLD)
         return Look(is_hard, _obstacle(operator.shape, 0) if is_hard else "")
+    if not is_shipped:
+        return Look(False)
     sample = sample_of_rows(operator, comm)
     found = Look(False)
     with together(comm):

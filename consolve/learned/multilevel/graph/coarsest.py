@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.linalg import splu
 
+from consolve.learned.multilevel.cycle.coarsest import definite_factors
 from consolve.pde.poisson.null_space import ClosedComponents
 
 MOST_NODES, MOST_TREE_NODES, MOST_LOOPS, LOOPS_OF_NODES = 400, 300_000, 4_000, 0.15
@@ -43,10 +43,7 @@ def factorise(pointer: NDArray, neighbour: NDArray, coefficient: NDArray, fixed:
     if n == 0:
         none = np.empty(0, np.int32)
         return none, np.zeros(1, np.int32), none, np.empty(0), np.empty(0)
-    factors = splu(
-        (sp.diags(diagonal) - off).tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0,
-        options={"SymmetricMode": True},
-    )  # fmt: skip
+    factors = definite_factors(sp.diags(diagonal) - off)
     lower = sp.tril(factors.L, -1).tocsc()
     arrays = lower.indptr.astype(np.int32), lower.indices.astype(np.int32), lower.data.astype(np.float64)
     return factors.perm_c.astype(np.int32), *arrays, factors.U.diagonal()

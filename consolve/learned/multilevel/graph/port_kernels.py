@@ -113,7 +113,7 @@ def _to_opposite(M, p, ports):
             lowest = min(lowest, M[p, q])
     distance = np.inf
     for q in range(ports):
-        if q != p and M[p, q] <= lowest + ALIKE * M[p, p]:
+        if q != p and M[p, q] <= lowest + ALIKE * abs(M[p, p]):  # which rounding may make negative
             distance = min(distance, M[p, p] + M[q, q] - 2 * M[p, q])
     return 0.5 * max(distance, 0.0) if ports > 1 else 0.0
 

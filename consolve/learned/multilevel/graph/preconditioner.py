@@ -8,6 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.messages import warn
 from consolve.learned.multilevel.cycle.vector_kernels import absolute_sum
 from consolve.learned.multilevel.graph import vector_kernels
 from consolve.learned.multilevel.graph.choice import difficulty
@@ -17,6 +18,11 @@ from consolve.learned.multilevel.setup.hierarchy import LevelFacts
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.pde.poisson.periodic import PeriodicOperator
+from consolve.pde.poisson.weak_links import span
+
+MOST_NONLINEAR, MOST_DOUBLE = 1e10, 1e13
+"""Largest over smallest coefficient up to which the K-cycle serves better than a linear one, and up to which
+double precision bears them."""
 
 
 class GraphPreconditioner:
@@ -40,7 +46,7 @@ class GraphPreconditioner:
     ----------
     flexible
         The caller takes a nonlinear M: coarse levels with walls or jumps then get two steps of conjugate
-        gradients (K-cycle) each time.
+        gradients (K-cycle) each time, but where coefficients differ so much that a linear M does better.
 
     Raises
     ------
@@ -62,6 +68,7 @@ class GraphPreconditioner:
         self.flexible = False
         self.components = ClosedComponents.none()
         self.setups = 0
+        self._is_extreme = False
         self._hierarchy: GraphHierarchy | None = None
         self.update(operator)
 
@@ -75,6 +82,13 @@ class GraphPreconditioner:
         level = finest(faces, dirichlet, active, self.scale, self.threads)
         cells = operator.cells if self.cells is None else self.cells
         self._node = level.start.reshape(-1)[cells]
+        smallest, most = span(operator)
+        self._is_extreme = most > MOST_NONLINEAR * smallest
+        if most > MOST_DOUBLE * smallest:
+            warn(
+                f"coefficients span {most / smallest:.0e}: double precision leaves few digits of A x where "
+                "they are large, so that the residual may fall slowly, or stop short of the tolerance"
+            )
         jumps = difficulty(sample_of_grid(operator)).jumps > 0
         self._hierarchy = GraphHierarchy(level, operator.ndim, jumps, self.threads)
         self.setups += 1
@@ -100,13 +114,14 @@ class GraphPreconditioner:
             return
         vectors = hierarchy.levels[0].vectors
         vector_kernels.scatter(r, self._node, vectors["b"], self.threads)
-        hierarchy.cycle(self.flexible)
+        hierarchy.cycle(self.flexible and not self._is_extreme)
         vector_kernels.gather(vectors["x"], self._node, 1 / self.scale, z, self.threads)
 
     @property
     def is_symmetric(self) -> bool:
         """M is linear and symmetric."""
-        return not self.flexible or self._hierarchy is None or not self._hierarchy.is_irregular
+        may_differ = self._hierarchy is not None and self._hierarchy.is_irregular
+        return not (self.flexible and may_differ) or self._is_extreme
 
     @property
     def levels(self) -> Sequence[LevelFacts]:

@@ -24,6 +24,7 @@ def number_closed_components(
     active: NDArray[np.bool_],
     own: tuple[slice, slice, slice],
     halo: Transfer,
+    periodic: tuple[bool, bool, bool],
 ) -> tuple[NDArray[np.int32], int]:
     """Number the components without a Dirichlet part, over all ranks.
 
@@ -37,6 +38,8 @@ def number_closed_components(
         The box within them.
     halo
         Fills the halo of such a volume.
+    periodic
+        For each axis; one that lies in a box without a halo joins its own ends.
 
     Returns
     -------
@@ -65,9 +68,12 @@ def number_closed_components(
     edges = [np.empty((0, 2), np.int64)]
     if fixed.size:
         for axis in range(3):
-            if fixed.shape[axis] > 1 and own[axis].stop < fixed.shape[axis]:
+            end = own[axis].stop
+            has_halo = end < fixed.shape[axis]
+            if fixed.shape[axis] > 1 and (has_halo or periodic[axis]):
+                beyond = end if has_halo else 0
                 edges.append(
-                    _crossing(faces[axis], own, axis, labels, shared_label, shared_rank, start, rank)
+                    _crossing(faces[axis], own, axis, beyond, labels, shared_label, shared_rank, start, rank)
                 )
     local = np.unique(np.concatenate(edges), axis=0)
     everyone = local if comm is None else np.concatenate(comm.allgather(local))
@@ -98,16 +104,17 @@ def _crossing(
     face: NDArray,
     own: tuple[slice, slice, slice],
     axis: int,
+    end: int,
     labels: NDArray,
     shared_label: NDArray,
     shared_rank: NDArray,
     start: NDArray,
     rank: int,
 ) -> NDArray[np.int64]:
-    """Pairs of components (numbered over all ranks) that an open face beyond the box joins."""
+    """Pairs of components (numbered over all ranks) that an open face to the layer ``end`` joins."""
     inside, beyond = list(own), list(own)
     inside[axis] = slice(own[axis].stop - 1, own[axis].stop)
-    beyond[axis] = slice(own[axis].stop, own[axis].stop + 1)
+    beyond[axis] = slice(end, end + 1)
     a, b = tuple(inside), tuple(beyond)
     is_open = face[a] > 0
     here = start[rank] + labels[a][is_open]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolve.base.arrays import zeros
+from consolve.base.collective import together
 from consolve.learned.multilevel.cycle import vector_kernels
 from consolve.learned.multilevel.cycle.coarsest import DirectSolve
 from consolve.learned.multilevel.cycle.layout import SERIAL_CELLS
@@ -28,6 +29,7 @@ from consolve.learned.multilevel.ranks.level import DistributedLevel
 from consolve.learned.multilevel.ranks.partition import Partition, partition_of_rows
 from consolve.learned.multilevel.ranks.plan import HALO, Periodic, make_plan, with_halo
 from consolve.learned.multilevel.ranks.row_exchange import RowExchange
+from consolve.learned.multilevel.ranks.scaling import diagonal, is_beyond
 from consolve.learned.multilevel.setup import setup_kernels
 from consolve.learned.multilevel.setup.hierarchy import Hierarchy, LevelFacts
 from consolve.learned.multilevel.setup.level_builder import EXTREME, LevelBuilder, vanishes
@@ -49,7 +51,8 @@ class DistributedMultilevel:
     """z = M r as MultilevelPreconditioner's, from the rows of several ranks or of a periodic grid.
 
     The result is that of one process to the last bits: the same operations on the same numbers.  All methods
-    and the constructor are collective.
+    and the constructor are collective.  Where single precision does not bear the coefficients, M is that of
+    the diagonal; see ``scaling``.
 
     Parameters
     ----------
@@ -100,6 +103,7 @@ class DistributedMultilevel:
         # A single cell has no face to itself, so such an axis is as good as one that ends.
         self._periodic: Periodic = tuple(p and n > 1 for p, n in zip(flags, self.shape))  # type: ignore[assignment]
         self._rows: RowExchange | None = None
+        self._inverse: NDArray[np.float64] | None = None
         self._tail: Hierarchy | DirectSolve | None = None
         self._levels: list[DistributedLevel] = []
         self.setups = 0
@@ -203,8 +207,11 @@ class DistributedMultilevel:
         fixed = self._volume(operator.dirichlet, 1 / self.scale)
         active = self._volume(operator.active, 1.0) > 0
         rows.set_active(active)
-        number, closed = number_closed_components(self.comm, faces, fixed, active, self._own, self._finest)
-        self._find_groups(number, closed)
+        number, closed = number_closed_components(
+            self.comm, faces, fixed, active, self._own, self._finest, self._periodic
+        )
+        self.components = self._components(number, closed)
+        self._inverse = self._scaling(faces, fixed, active, operator)
         self._unknowns = int(self._sum(int(np.count_nonzero(operator.active))))
         self._entries = int(self._sum(operator.rows))
         self._build(faces, fixed, largest > 0 and self._all(_is_packable(faces, fixed, active)))
@@ -223,15 +230,33 @@ class DistributedMultilevel:
         self._finest.run(volume, volume)
         return volume
 
-    def _find_groups(self, number: NDArray[np.int32], closed: int) -> None:
+    def _components(self, number: NDArray[np.int32], closed: int) -> ClosedComponents:
         """The closed components of the rows, over all ranks."""
-        self.components = ClosedComponents.none()
         if closed == 0:
-            return
-        assert self._rows is not None
+            return ClosedComponents.none()
         group = np.empty(self._held.size, np.int32)
+        assert self._rows is not None
         self._rows.from_volume(number, group)
-        self.components = ClosedComponents.of_groups(group, closed, self.comm)
+        return ClosedComponents.of_groups(group, closed, self.comm)
+
+    def _scaling(
+        self, faces: list[Any], fixed: NDArray, active: NDArray[np.bool_], operator: RowOperator
+    ) -> NDArray[np.float64] | None:
+        """1 / a_ii of the local rows where single precision does not bear the coefficients; else None."""
+
+        def components(faces: list[Any], fixed: NDArray[np.float32]) -> ClosedComponents:
+            found = number_closed_components(
+                self.comm, faces, fixed, active, self._own, self._finest, self._periodic
+            )
+            return self._components(*found)
+
+        if not is_beyond(self.comm, operator, self.scale, faces, fixed, self.components, components):
+            return None
+        rows = np.empty(self._held.size)
+        assert self._rows is not None
+        self._rows.from_volume(diagonal(faces, fixed), rows)
+        with np.errstate(divide="ignore"):
+            return np.where(rows > 0, 1 / (self.scale * rows), 0.0)
 
     def _build(self, faces: list[Any], fixed: NDArray, packed: bool) -> None:
         self._builder.extreme = False
@@ -250,8 +275,9 @@ class DistributedMultilevel:
                     level.move_operator(coarse[axis], faces[axis])
             fixed = zeros(shape, np.float32)
             level.move_operator(coarse_fixed, fixed)
-        if self._rank == self._root:
-            self._build_tail(faces, fixed, packed and not self._levels)
+        with together(self.comm):
+            if self._rank == self._root:
+                self._build_tail(faces, fixed, packed and not self._levels)
         if self._any(self._builder.extreme):
             raise ValueError(EXTREME)
 
@@ -309,6 +335,9 @@ class DistributedMultilevel:
             if not math.isfinite(largest):
                 z[:] = np.nan
                 return
+        if self._inverse is not None:
+            np.multiply(self._inverse, r, out=z)
+            return
         mean = total / self._entries if math.isfinite(total) else largest
         down, up = powers_of_two(mean)
         b, x = self._vectors(0)

@@ -117,15 +117,15 @@ class RowExchange:
         self._finish(0)
         flat[self._place] = self._in
 
-    def from_volume(self, volume: NDArray[np.int32], rows: NDArray[np.int32]) -> None:
-        """Take an integer of each row from its cell; collective."""
-        flat = np.append(volume.reshape(-1), np.int32(-1))
+    def from_volume(self, volume: NDArray, rows: NDArray) -> None:
+        """Take a number of each row from its cell, -1 from none; both of one dtype; collective."""
+        flat = np.append(volume.reshape(-1), volume.dtype.type(-1))
         rows[:] = flat[self._local]
         if self._comm is None or self._comm.size == 1:
             return
         sent, received = self._counts
-        mine = np.empty(self._rows.size, np.int32)
-        theirs = np.ascontiguousarray(flat[self._place], np.int32)
+        mine = np.empty(self._rows.size, volume.dtype)
+        theirs = np.ascontiguousarray(flat[self._place])
         self._comm.Alltoallv((theirs, (received, _offsets(received))), (mine, (sent, _offsets(sent))))
         rows[self._rows] = mine
 
