@@ -64,6 +64,11 @@ class PeriodicOperator:
         return self.inner.ndim
 
     @property
+    def dirichlet(self) -> NDArray:
+        """Shape of the grid: what eliminated Dirichlet neighbours add to the diagonal."""
+        return self.inner.dirichlet
+
+    @property
     def active(self) -> NDArray[np.bool_]:
         """Shape of the grid: the cells that carry an unknown."""
         return self.inner.active
