@@ -196,9 +196,7 @@ class _Solve:
             try:
                 begin, norm, reason = iterate(system, norm, most, self.context.true_residual_every)
                 if begin == 0 and norm != first:
-                    begin = (
-                        1  # rows without couplings alone; iteration 0 sets what a tolerance is relative to
-                    )
+                    begin = 1  # rows without couplings alone; iteration 0 sets what tolerances refer to
             except GivenUp as given_up:
                 begin, norm, reason = given_up.iteration, given_up.norm, 0
                 if self.route.is_ahead:
@@ -245,7 +243,7 @@ class _Solve:
             if ahead is not None:
                 safeguard.exchanged(self.state, norm)
                 norm, exact = self._go_over(ahead), True
-        return reason
+        return reason or Reason.DIVERGED_MAX_IT  # a monitor may have lowered the limit to less than begin
 
     def gives_up(self, k: int, norm: float) -> bool:
         """Whether another PC has just taken over from PC cnn, with which the solve gains little."""

@@ -111,15 +111,15 @@ def test_weak_links_among_strong_ones(decades, seed, model):
 
 
 @pytest.mark.parametrize("ksp", ["cg", "dcd"])
-def test_weak_links_on_a_periodic_grid_are_told_of(ksp):
-    """There, only the diagonal is left."""
+def test_weak_links_on_a_periodic_grid(ksp):
+    """The graph bears them."""
     face = np.where(np.arange(73) % 9 < 7, 1e6, 1.0)
     neighbour = sp.coo_matrix((face, (np.arange(73), (np.arange(73) + 1) % 73)), (73, 73)).tocsr()
     coupling = neighbour + neighbour.T
     matrix = sp.diags(np.asarray(coupling.sum(1)).ravel() + (np.arange(73) == 5)) - coupling
     b = np.random.default_rng(0).standard_normal(73)
-    with pytest.warns(UserWarning, match="only scales by the diagonal"):
-        x, _ = consolve.solve(matrix, b, grid=(1, 73), ksp=ksp)
+    x, info = consolve.solve(matrix, b, grid=(1, 73), ksp=ksp)
+    assert info.iterations <= 4
     assert np.linalg.norm(b - matrix @ x) <= 1.001e-6 * np.linalg.norm(b)
 
 

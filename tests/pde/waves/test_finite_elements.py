@@ -20,10 +20,10 @@ from consolve.pde.waves.mesh import MPI, Probe, unit_square_mesh, without_holes
 from consolve.pde.waves.problem import (
     ALL_MEDIA,
     Boundaries,
+    Medium,
     PixelMedium,
     Source,
     WaveProblem,
-    sample_medium,
     sample_source,
     vrmse,
 )
@@ -35,7 +35,7 @@ MIXED = Boundaries("absorbing", "fixed", "free", "absorbing")
 
 def pixels(kind, n, seed=1):
     """A sampled medium as the n x n grid sees it: one speed for both triangles of a cell."""
-    medium = sample_medium(kind, seed)
+    medium = Medium(kind, seed)
     x = (np.arange(n - 1) + 0.5) / (n - 1)
     place = x[None, :], x[:, None]
     return PixelMedium(medium.speed(*place), medium.fixed(*place), medium.hole(*place))
@@ -75,7 +75,7 @@ def test_the_structured_operator_is_the_assembled_one(kind, sides):
 def test_leap_frog_in_dolfinx_is_the_matrix_free_one(kind):
     n, times = 64, 0.02 * np.arange(0, 26, 5)
     medium = pixels(kind, n)
-    problem = WaveProblem(medium, sample_source(1, sample_medium(kind, 1)), MIXED)
+    problem = WaveProblem(medium, sample_source(1, Medium(kind, 1)), MIXED)
     run, model = LeapFrog(problem, n), WaveModel(problem, unit_square_mesh(n))
     assert model.step == run.step
     assert 0.995 < model.stable_step() / run.stable_step() < 1.01

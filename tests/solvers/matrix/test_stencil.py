@@ -63,8 +63,7 @@ def test_random_variable_coefficients(seed, ndim, sign, exponent):
     operator = GridOperator.from_cell_types(types, mobility=10 ** rng.uniform(-3, 3, shape))
     scale = 10.0**exponent
     csr = sign * scale * operator.to_csr()
-    if operator.unknowns == 0:
-        return
+    assume(csr.count_nonzero() > 0)
     arrays = csr.indptr, csr.indices, csr.data
     stencil = read_stencil(PETSc.Mat().createAIJ(csr.shape, csr=arrays), fluid_cells(operator))
     coupled = stencil.operator.active
