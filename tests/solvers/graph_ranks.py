@@ -134,6 +134,12 @@ def faults():
         found, _ = run(operator, "dcd", PETSc.COMM_WORLD)
     texts = [str(w.message) for w in caught]
     findings["memory"] = COMM.allgather([found["engine"], found["reason"], *texts])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        taken_over, _ = run(operator, "dcd", PETSc.COMM_WORLD, fallback="hypre")
+    findings["fallback"] = COMM.allgather(
+        [found["iterations"], taken_over["iterations"], taken_over["residual"]]
+    )
     return findings
 
 

@@ -54,3 +54,5 @@ def test_all_ranks_are_told_of_a_fault_of_one(ranks):
     for rank, (engine, reason, *texts) in enumerate(told["memory"]):
         assert engine == "DistributedMultilevel" and reason > 0
         assert len(texts) == (rank == 0) and all("-pc_type hypre" in text for text in texts), texts
+    for network, hypre, residual in told["fallback"]:
+        assert hypre < network and residual <= 1.01e-8

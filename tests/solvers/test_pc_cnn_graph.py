@@ -111,6 +111,28 @@ def test_a_weights_file_stays_with_the_network(tmp_path):
     assert isinstance(ksp.getPC().getPythonContext().network, MultilevelPreconditioner)
 
 
+def test_another_set_up_is_as_good_as_a_new_solver():
+    """Bit by bit, of a PC and of a GridSolver whose operator changes and changes back."""
+    operators = [make_domain("lognormal", (48, 50), seed).operator() for seed in (1, 2, 1)]
+    solver, mat = consolve.GridSolver(operators[1]), assemble_matrix(operators[1])
+    ksp = make_ksp(mat, "dcd")
+    for operator in operators:
+        b = np.random.default_rng(0).standard_normal(operator.shape)
+        solver.update(operator)
+        assert np.array_equal(solver.solve(b)[0], consolve.GridSolver(operator).solve(b)[0])
+        csr, solutions = operator.to_csr(), []
+        mat.setValuesCSR(csr.indptr.astype(PETSc.IntType), csr.indices.astype(PETSc.IntType), csr.data)
+        mat.assemble()
+        ksp.setOperators(mat)
+        new = assemble_matrix(operator)
+        for solver_of, A in ((ksp, mat), (make_ksp(new, "dcd"), new)):
+            right, x = A.createVecs()
+            right.array_w[:] = b.reshape(-1)
+            solver_of.solve(right, x)
+            solutions.append(x.array_r.copy())
+        assert np.array_equal(*solutions)
+
+
 def test_rings_that_cannot_be_halved_are_served():
     """Of more cells than are solved directly."""
     operator = hard_operator("closed-box", (151, 149), (0, 1))
