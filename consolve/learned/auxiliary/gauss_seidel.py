@@ -11,6 +11,7 @@ from consolve.base.collective import raise_together
 from consolve.base.errors import MatrixError
 from consolve.learned.auxiliary import sweep_kernels as kernels
 from consolve.pde.matrix.coupled_rows import CoupledRows
+from consolve.pde.matrix.stencil_kernels import COUPLED
 
 Correction = Callable[[NDArray[np.float64], NDArray[np.float64]], None]
 """(residual, correction) of the ordered rows: fills the second."""
@@ -58,15 +59,17 @@ class GaussSeidel:
             blocks = max(1, min(MOST_BLOCKS, count // BLOCK))
             bounds = np.arange(blocks + 1) * count // blocks
         self._bounds, self._moved = bounds, order is not None
-        self._order = np.arange(count) if order is None else order
+        self._order = np.arange(count, dtype=np.int32) if order is None else order.astype(np.int32)
         place = np.empty_like(self._order)
-        place[self._order] = np.arange(count)
+        place[self._order] = np.arange(count, dtype=np.int32)
         self._place = place
         self._lower, self._outer = np.empty(count, np.int32), np.empty(count, np.int32)
+        room = np.diff(rows.csr[0]) - 1
+        if rows.csr[3].size > 1:
+            room = room + np.diff(rows.csr[3])
+        room[rows.kind[:count] != COUPLED] = 0
         self._start = np.zeros(count + 1, np.int64)
-        pattern = bounds, self._order, place, *rows.csr, rows.kind
-        kernels.count_entries(*pattern, self._start[1:], self._lower, self._outer)
-        np.cumsum(self._start, out=self._start)
+        np.cumsum(room[self._order], out=self._start[1:])
         self._column = np.empty(self._start[-1], np.int32)
         self._value = np.empty(self._start[-1], np.float32)
         self._inverse, self._surplus = np.empty(count, np.float32), np.empty(count, np.float32)

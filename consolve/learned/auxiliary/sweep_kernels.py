@@ -17,48 +17,38 @@ from consolve.pde.matrix.stencil_kernels import COUPLED
 
 
 @njit(parallel=True, **STRICT)
-def count_entries(
-    bounds, order, place, own_start, own_column, own_value, ghost_start, ghost_column, ghost_value, kind,
-    entries, lower, outer,
-):  # fmt: skip
-    """Fill ``entries``, ``lower`` and ``outer`` of each row in its new place; ``order`` is its inverse."""
-    ghosts, rows = ghost_start.size > 1, order.size
-    for b in prange(bounds.size - 1):
-        for at in range(bounds[b], bounds[b + 1]):
-            i = order[at]
-            low, out, up = 0, 0, 0
-            if kind[i] == COUPLED:
-                for q in range(own_start[i], own_start[i + 1]):
-                    j = own_column[q]
-                    if own_value[q] == 0 or kind[j] != COUPLED or j == i:
-                        continue
-                    there = place[j]
-                    if there < bounds[b] or there >= bounds[b + 1]:
-                        out += 1
-                    elif there < at:
-                        low += 1
-                    else:
-                        up += 1
-                if ghosts:
-                    for q in range(ghost_start[i], ghost_start[i + 1]):
-                        if ghost_value[q] != 0 and kind[rows + ghost_column[q]] == COUPLED:
-                            out += 1
-            entries[at], lower[at], outer[at] = low + out + up, low, out
-
-
-@njit(parallel=True, **STRICT)
 def fill_entries(
     bounds, order, place, own_start, own_column, own_value, ghost_start, ghost_column, ghost_value, kind,
     factor, diagonal, start, lower, outer, column, value, inverse, surplus,
 ):  # fmt: skip
-    """Fill columns and values of S = factor A, 1 / E and E - D (0 in rows without couplings)."""
+    """Fill columns and values of S = factor A, the numbers of L and O in each row, 1 / E, and E - D.
+
+    ``order`` gives the row of each new place, ``place`` is its inverse.  A row with couplings has room for
+    its stored entries but one, others for none; what is left holds zeros.
+    """
     ghosts, rows = ghost_start.size > 1, order.size
     for b in prange(bounds.size - 1):
-        for at in range(bounds[b], bounds[b + 1]):
+        begin, end = bounds[b], bounds[b + 1]
+        for at in range(begin, end):
             i = order[at]
-            inverse[at], surplus[at] = 0.0, 0.0
+            inverse[at], surplus[at], lower[at], outer[at] = 0.0, 0.0, 0, 0
             if kind[i] != COUPLED:
                 continue
+            low, out = 0, 0
+            for q in range(own_start[i], own_start[i + 1]):
+                j = own_column[q]
+                if own_value[q] == 0 or kind[j] != COUPLED or j == i:
+                    continue
+                there = place[j]
+                if there < begin or there >= end:
+                    out += 1
+                elif there < at:
+                    low += 1
+            if ghosts:
+                for q in range(ghost_start[i], ghost_start[i + 1]):
+                    if ghost_value[q] != 0 and kind[rows + ghost_column[q]] == COUPLED:
+                        out += 1
+            lower[at], outer[at] = low, out
             low = start[at]
             out = low + lower[at]
             up = out + outer[at]
@@ -68,7 +58,7 @@ def fill_entries(
                 if own_value[q] == 0 or kind[j] != COUPLED or j == i:
                     continue
                 there = place[j]
-                if there < bounds[b] or there >= bounds[b + 1]:
+                if there < begin or there >= end:
                     beyond += abs(own_value[q])
                     to = out
                     out += 1
@@ -86,6 +76,8 @@ def fill_entries(
                         beyond += abs(ghost_value[q])
                         column[out], value[out] = j, factor * ghost_value[q]
                         out += 1
+            for to in range(up, start[at + 1]):
+                column[to], value[to] = at, 0.0
             surplus[at] = max(0.0, 0.5 * (abs(factor) * beyond - d))
             inverse[at] = 1.0 / (d + surplus[at])
 

@@ -18,7 +18,7 @@ from consolve.pde.mesh import grid_kernels as kernels
 from consolve.pde.mesh.rows import MeshRows
 from consolve.pde.poisson.grid import GridOperator, operator_bytes
 
-SPACING = {2: 1.4, 3: 1.15}
+SPACING = {2: 1.7, 3: 1.2}
 """Widths of a cell over the mean distance of neighbouring points, by dimension."""
 MOST_CELLS = 4
 """Cells of the box a row: where points fill less of it, cells are wider."""
@@ -69,7 +69,7 @@ class AuxiliaryGrid:
         self._point = np.concatenate((np.zeros((len(place), pad)), place), axis=1)
         first, part = np.empty(own, np.int64), np.empty((own, 3))
         kernels.place_points(self._point[:own], self._low, self._per_spacing, self._volume, first, part)
-        self.order = np.empty(own, np.int64)
+        self.order = np.empty(own, np.int32)
         kernels.sort_by_cell(first, int(self._volume.prod()), self.order)
         self._first, self._part = first[self.order], part[self.order].astype(np.float32)
         self._layer = self.shape[-1] * self.shape[-2] if self.ndim == 3 else 0

@@ -67,14 +67,14 @@ def _box(where, size):
     return down, (min(max(where - down, 0.0), 1.0) if size > 1 else 0.0)
 
 
-@njit(**STRICT)
+@njit(parallel=True, **STRICT)
 def reach_of_chunks(
     bounds, order, own_start, own_column, ghost_start, ghost_column, point, low, per_spacing, axis,
     first_layer, last_layer,
 ):  # fmt: skip
     """First and last layer along ``axis`` that each chunk adds to in ``add_couplings``."""
     ghosts, own = ghost_start.size > 1, order.size
-    for c in range(bounds.size - 1):
+    for c in prange(bounds.size - 1):
         least, most = np.inf, -np.inf
         for i in order[bounds[c] : bounds[c + 1]]:
             here = point[i, axis]

@@ -20,6 +20,7 @@ from consolve.pde.matrix.stencil_kernels import (
     WRONG_SIGN,
     entry_of,
 )
+from consolve.pde.poisson.kernels import root_of
 
 NEGLIGIBLE = 1e-10
 """Entries under this fraction of the diagonal may differ from their transposed ones."""
@@ -84,82 +85,94 @@ def check_rows(
     return (found[first, 0] if found[first, 0] < rows else -1), found[first, 1], found[first, 2]
 
 
-@njit(**STRICT)
+@njit(parallel=True, **STRICT)
 def check_couplings(start, column, value, kind, diagonal, sign, next_entry):
     """The lowest row whose couplings to rows of this rank are at fault, as ``check_rows``.
 
     Where columns ascend, the entries left of a row's diagonal come in the order in which the rows above are
-    looked through: ``next_entry``, first the start of each row, leads to the transposed entry at once.
+    looked through: ``next_entry``, first the start of each row, leads to the transposed entry at once, among
+    the rows of one chunk.
     """
-    best, kept, where = start.size - 1, SOUND, -1
-    for row in range(start.size - 1):
-        if row >= best:
-            break
-        if kind[row] != COUPLED:
-            continue
-        for q in range(start[row], start[row + 1]):
-            j = column[q]
-            if value[q] == 0 or kind[j] != COUPLED or j == row:
+    rows = start.size - 1
+    found = np.full((_CHUNKS, 3), rows, np.int64)
+    for chunk in prange(_CHUNKS):
+        begin, end = rows * chunk // _CHUNKS, rows * (chunk + 1) // _CHUNKS
+        best, kept, where = rows, SOUND, -1
+        for row in range(begin, end):
+            if row >= best:
+                break
+            if kind[row] != COUPLED:
                 continue
-            if j > row:
-                at = next_entry[j]
-                while at < start[j + 1] and column[at] < row:
-                    i = column[at]
-                    if value[at] != 0 and kind[i] == COUPLED and j < best:  # not met in row i
-                        back = entry_of(start, column, value, i, j)
-                        fault = _fault(value[at], back, sign * diagonal[j], sign * diagonal[i])
-                        if fault != SOUND:
-                            best, kept, where = j, fault, at
-                    at += 1
-                if at < start[j + 1] and column[at] == row:
-                    back = value[at]
-                    at += 1
+            for q in range(start[row], start[row + 1]):
+                j = column[q]
+                if value[q] == 0 or kind[j] != COUPLED or j == row:
+                    continue
+                if row < j < end:
+                    at = next_entry[j]
+                    while at < start[j + 1] and column[at] < row:
+                        i = column[at]
+                        if value[at] != 0 and kind[i] == COUPLED and j < best:  # not met in row i
+                            back = entry_of(start, column, value, i, j)
+                            fault = _fault(value[at], back, sign * diagonal[j], sign * diagonal[i])
+                            if fault != SOUND:
+                                best, kept, where = j, fault, at
+                        at += 1
+                    if at < start[j + 1] and column[at] == row:
+                        back = value[at]
+                        at += 1
+                    else:
+                        back = entry_of(start, column, value, j, row)
+                    next_entry[j] = at
+                elif q < next_entry[row]:
+                    continue  # seen from the other row
                 else:
                     back = entry_of(start, column, value, j, row)
-                next_entry[j] = at
-            elif q < next_entry[row]:
-                continue  # seen from the other row
-            else:
-                back = entry_of(start, column, value, j, row)
-            fault = _fault(value[q], back, sign * diagonal[row], sign * diagonal[j])
-            if fault != SOUND and row < best:
-                best, kept, where = row, fault, q
-                break
-    return (best if kept != SOUND else -1), kept, where
+                fault = _fault(value[q], back, sign * diagonal[row], sign * diagonal[j])
+                if fault != SOUND and row < best:
+                    best, kept, where = row, fault, q
+                    break
+        found[chunk, 0], found[chunk, 1], found[chunk, 2] = best, kept, where
+    first = np.argmin(found[:, 0])
+    return (found[first, 0] if found[first, 0] < rows else -1), found[first, 1], found[first, 2]
 
 
 @njit(**STRICT)
 def label_components(start, column, value, kind, label):
     """Number the connected components of the coupled rows of this rank; -1 elsewhere.  Returns how many."""
     rows = start.size - 1
-    label[:] = -1
-    waiting = np.empty(rows, np.int64)
-    count = 0
-    for seed in range(rows):
-        if label[seed] >= 0 or kind[seed] != COUPLED:
+    parent = np.arange(rows).astype(np.int32)
+    for row in range(rows):
+        if kind[row] != COUPLED:
             continue
-        label[seed], waiting[0], size = count, seed, 1
-        while size:
-            size -= 1
-            row = waiting[size]
-            for q in range(start[row], start[row + 1]):
-                j = column[q]
-                if label[j] < 0 and value[q] != 0 and kind[j] == COUPLED:
-                    label[j], waiting[size] = count, j
-                    size += 1
-        count += 1
+        root = row
+        for q in range(start[row], start[row + 1]):
+            j = column[q]
+            if j < row and value[q] != 0 and kind[j] == COUPLED:
+                other = root_of(parent, j)
+                parent[max(root, other)] = min(root, other)
+                root = min(root, other)
+    count = 0
+    for row in range(rows):
+        if kind[row] != COUPLED:
+            label[row] = -1
+        elif parent[row] == row:
+            label[row] = count
+            count += 1
+        else:
+            label[row] = label[parent[row]]  # an earlier row of the component
     return count
 
 
 @njit(**STRICT)
-def sum_distances(own_start, own_column, own_value, kind, place, sums):
-    """Add |x_i - x_j| along each axis over couplings j < i of this rank, and at the end their number."""
-    for row in range(own_start.size - 1):
+def sum_distances(own_start, own_column, own_value, kind, place, step, sums):
+    """Add |x_i - x_j| along each axis over couplings of this rank in every ``step``-th row, and at the end
+    their number."""
+    for row in range(0, own_start.size - 1, step):
         if kind[row] != COUPLED:
             continue
         for q in range(own_start[row], own_start[row + 1]):
             j = own_column[q]
-            if j < row and own_value[q] != 0 and kind[j] == COUPLED:
+            if j != row and own_value[q] != 0 and kind[j] == COUPLED:
                 for axis in range(place.shape[1]):
                     sums[axis] += abs(place[row, axis] - place[j, axis])
                 sums[-1] += 1

@@ -61,9 +61,10 @@ class MeshRows(CoupledRows):
         return self.boundary is not None
 
     def distances(self) -> NDArray[np.float64]:
-        """Over couplings on this rank: sums of |x_i - x_j| by axis, then their number."""
+        """Over couplings of a sample of rows: sums of |x_i - x_j| by axis, then their number."""
         sums = np.zeros(self.points.shape[1] + 1)
-        kernels.sum_distances(*self.matrix.own, self.kind, self.points, sums)
+        step = max(1, self.matrix.rows // 65_536)
+        kernels.sum_distances(*self.matrix.own, self.kind, self.points, step, sums)
         return sums
 
     def closed_components(self) -> ClosedComponents:
@@ -142,9 +143,12 @@ def read_mesh(
     alone = np.flatnonzero(kind[:rows] == kinds.DIAGONAL_ONLY).astype(np.int32)
     inverse = diagonal[alone]
     np.divide(1.0, inverse, out=inverse, where=inverse != 0)
-    boundary: Couplings | None = couplings_to_boundary(matrix, kind)
-    assert boundary is not None
-    sided = [boundary.row.size] if comm is None else comm.allgather(boundary.row.size)
+    boundary: Couplings | None = None
+    some = bool((kind == kinds.DIAGONAL_ONLY).any())
+    sided = [0]
+    if some if comm is None else any(comm.allgather(some)):
+        boundary = couplings_to_boundary(matrix, kind)
+        sided = [boundary.row.size] if comm is None else comm.allgather(boundary.row.size)
     everywhere = np.ascontiguousarray(matrix.with_ghosts(points))
     facts = alone, inverse, boundary if any(sided) else None
     return MeshRows(matrix, kind, diagonal, sign, everywhere, row_sum, *facts)
