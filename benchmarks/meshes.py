@@ -202,6 +202,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON lines, one a run")
     parser.add_argument("--family", action="append", choices=SIZES)
     parser.add_argument("--most", type=float, default=1e6, help="vertices")
+    parser.add_argument("--rtol", action="append", choices=RTOL, help="default: both")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("options", nargs="*", help=argparse.SUPPRESS)
@@ -221,7 +222,7 @@ def main() -> None:
             valid = [(r["total_s"], o) for o, r in zip(scan, tried) if r["reason"] > 0]
             tuned[peer] = min(valid)[1]
         for size in sizes:
-            for rtol in RTOL:
+            for rtol in asked.rtol or RTOL:
                 solvers = [
                     ("cnn", CNN.format(kind), ranks, 2 // ranks) for kind in ("cg", "dcd") for ranks in (1, 2)
                 ]
