@@ -1,5 +1,7 @@
 """PC cnn on a graph: chosen without an option, linear for cg, and left again when the matrix is ordinary."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -157,3 +159,13 @@ def test_grid_solver_and_scipy(name):
     assert residual <= 1e-8 and facts.iterations <= 20
     x, info = consolve.solve(operator.to_csr(), b[inside], mask=make_domain(name, (20, 22, 24), 2).cell_type)
     assert info.iterations <= 20
+
+
+@pytest.mark.parametrize("name, most", [("lognormal", 14), ("stretched", 11), ("bubbles", 8), ("plates", 9)])
+def test_hard_grids_take_the_iterations_that_are_claimed(name, most):
+    """README's 256^2; log-normal coefficients span 1e11 there, and no part hangs by weak ones."""
+    operator = make_domain(name, (256, 256), 7).operator()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, info = consolve.solve(operator, right_hand_side(operator), ksp="dcd")
+    assert info.iterations <= most

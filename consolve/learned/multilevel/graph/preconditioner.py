@@ -18,11 +18,11 @@ from consolve.learned.multilevel.setup.hierarchy import LevelFacts
 from consolve.pde.poisson.grid import GridOperator
 from consolve.pde.poisson.null_space import ClosedComponents
 from consolve.pde.poisson.periodic import PeriodicOperator
-from consolve.pde.poisson.weak_links import span
+from consolve.pde.poisson.weak_links import is_weakly_held
 
 MOST_NONLINEAR, MOST_DOUBLE = 1e10, 1e13
-"""Largest over smallest coefficient up to which the K-cycle serves better than a linear one, and up to which
-double precision bears them."""
+"""How much weaker than its own the links of a part may be for the K-cycle to serve better than a linear one,
+and for double precision to bear them.  Coefficients as such may span more."""
 
 
 class GraphPreconditioner:
@@ -82,12 +82,13 @@ class GraphPreconditioner:
         level = finest(faces, dirichlet, active, self.scale, self.threads)
         cells = operator.cells if self.cells is None else self.cells
         self._node = level.start.reshape(-1)[cells]
-        smallest, most = span(operator)
-        self._is_extreme = most > MOST_NONLINEAR * smallest
-        if most > MOST_DOUBLE * smallest:
+        inner = operator if isinstance(operator, GridOperator) else operator.inner
+        self._is_extreme = is_weakly_held(inner, 1 / MOST_NONLINEAR)
+        if self._is_extreme and is_weakly_held(inner, 1 / MOST_DOUBLE):
             warn(
-                f"coefficients span {most / smallest:.0e}: double precision leaves few digits of A x where "
-                "they are large, so that the residual may fall slowly, or stop short of the tolerance"
+                f"parts of the grid hang by coefficients under {1 / MOST_DOUBLE:g} of those within them: "
+                "double precision leaves few digits of A x there, so that the residual may fall slowly, or "
+                "stop short of the tolerance"
             )
         jumps = difficulty(sample_of_grid(operator)).jumps > 0
         self._hierarchy = GraphHierarchy(level, operator.ndim, jumps, self.threads)
