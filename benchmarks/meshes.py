@@ -23,10 +23,21 @@ from typing import Any
 import numpy as np
 
 RTOL = ("1e-6", "1e-10")
-SIZES = {"disc": (1e4, 1e5, 1e6), "lshape": (1e4, 1e5), "ball": (3e4, 2e5, 1e6), "disc-p2": (3e4, 1e5),
-         "ball-p2": (1e4, 5e4), "graded-10": (2e4,), "graded-100": (2e4,)}  # fmt: skip
+SIZES = {
+    "disc": (1e4, 1e5, 1e6),
+    "lshape": (1e4, 1e5),
+    "ball": (3e4, 2e5, 1e6),
+    "disc-p2": (3e4, 1e5),
+    "ball-p2": (1e4, 5e4),
+    "q1-2": (1.6e4, 2.6e5),
+    "q1-3": (3.6e4, 9.4e5),
+    "graded-10": (2e4,),
+    "graded-100": (2e4,),
+    "delaunay": (1.6e4,),
+    "axis-10": (1e4,),
+    "axis-100": (1e4,),
+}
 """Vertices asked for, by family."""
-CNN = "-ksp_type {} -pc_type cnn"
 SCANS = {
     "hypre": [
         f"-ksp_type cg -pc_type hypre -pc_hypre_boomeramg_strong_threshold {s} {more}".strip()
@@ -50,7 +61,7 @@ def mesh(family: str, vertices: float) -> tuple[np.ndarray, np.ndarray]:
     gmsh.option.setNumber("General.Terminal", 0)
     occ, flat = gmsh.model.occ, not family.startswith("ball")
     width = (3.1 / vertices / 0.87) ** 0.5 if flat else (4.0 / vertices / 1.5) ** (1 / 3)
-    if family.startswith("disc"):
+    if family.startswith(("disc", "axis")):
         holes = [
             (2, occ.addDisk(x, y, 0, r, r))
             for x, y, r in ((0.4, 0.3, 0.2), (-0.45, 0.1, 0.15), (0, -0.5, 0.25))
@@ -85,31 +96,64 @@ def mesh(family: str, vertices: float) -> tuple[np.ndarray, np.ndarray]:
     return points.reshape(-1, 3)[used, :dim], cells.reshape(-1, dim + 1)
 
 
+def delaunay(vertices: float) -> tuple[np.ndarray, np.ndarray]:
+    """A cube of jittered points, unimproved: slivers among its tetrahedra."""
+    from scipy.spatial import Delaunay
+
+    n = round(vertices ** (1 / 3))
+    points = np.stack(np.meshgrid(*[np.linspace(0, 1, n)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    inner = ((points > 0) & (points < 1)).all(1)
+    points[inner] += np.random.default_rng(0).uniform(-0.25, 0.25, (inner.sum(), 3)) / n
+    cells = Delaunay(points).simplices
+    volume = np.abs(np.linalg.det(points[cells][:, 1:] - points[cells][:, :1]))
+    return points, cells[volume > 1e-3 / n**3]
+
+
+def discretised(family: str, vertices: float) -> tuple[Any, Any]:
+    """Mesh and element of scikit-fem."""
+    import skfem
+
+    if family.startswith("q1"):
+        dim = int(family[3])
+        line = np.linspace(0, 1, round(vertices ** (1 / dim)))
+        if dim == 2:
+            return skfem.MeshQuad.init_tensor(line, line), skfem.ElementQuad1()
+        return skfem.MeshHex.init_tensor(line, line, line), skfem.ElementHex1()
+    points, cells = delaunay(vertices) if family == "delaunay" else mesh(family, vertices)
+    make, element = {
+        (2, False): (skfem.MeshTri, skfem.ElementTriP1), (2, True): (skfem.MeshTri, skfem.ElementTriP2),
+        (3, False): (skfem.MeshTet, skfem.ElementTetP1), (3, True): (skfem.MeshTet, skfem.ElementTetP2),
+    }[points.shape[1], family.endswith("p2")]  # fmt: skip
+    return make(points.T.copy(), cells.T.copy()), element()
+
+
 def system(folder: Path, family: str, vertices: float) -> Path:
-    """The file of a system, made where it is not there: -Laplace u = 1, u = 0 on all of the boundary."""
+    """The file of a system, made where it is not there: u = 0 on all of the boundary."""
     path = folder / f"{family}-{int(vertices)}.npz"
     if path.exists():
         return path
     import skfem
     from scipy.sparse.csgraph import reverse_cuthill_mckee
-    from skfem.models.poisson import laplace, unit_load
 
-    points, cells = mesh(family, vertices)
-    make, element = {
-        (2, False): (skfem.MeshTri, skfem.ElementTriP1), (2, True): (skfem.MeshTri, skfem.ElementTriP2),
-        (3, False): (skfem.MeshTet, skfem.ElementTetP1), (3, True): (skfem.MeshTet, skfem.ElementTetP2),
-    }[points.shape[1], family.endswith("p2")]  # fmt: skip
-    basis = skfem.Basis(make(points.T.copy(), cells.T.copy()), element())
+    basis = skfem.Basis(*discretised(family, vertices))
+    strong = float(family.split("-")[1]) if family.startswith("axis") else 1.0
+
+    @skfem.BilinearForm
+    def diffusion(u, v, _):
+        return sum((strong if k == 0 else 1.0) * u.grad[k] * v.grad[k] for k in range(len(u.grad)))
+
     inner = np.setdiff1d(np.arange(basis.N), basis.get_dofs().all())
-    matrix = laplace.assemble(basis).tocsr()[inner][:, inner]
+    matrix = diffusion.assemble(basis).tocsr()[inner][:, inner]
     order = reverse_cuthill_mckee(matrix, symmetric_mode=True)
+    if family.startswith("q1"):  # as a DMDA numbers them
+        order = np.lexsort(basis.doflocs[:, inner].round(9))
     matrix = matrix[order][:, order].tocsr()
     matrix.sort_indices()
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npz")
     np.savez(
         part, indptr=matrix.indptr, indices=matrix.indices, data=matrix.data,
-        load=unit_load.assemble(basis)[inner][order], points=basis.doflocs.T[inner][order],
+        points=basis.doflocs.T[inner][order],
     )  # fmt: skip
     part.rename(path)
     return path
@@ -154,7 +198,7 @@ def work(path: Path, repeats: int, options: list[str]) -> None:
     first, last = held["indptr"][[start, stop]]
     csr = held["indptr"][start : stop + 1] - first, held["indices"][first:last], held["data"][first:last]
     A = PETSc.Mat().createAIJ(((stop - start, rows),) * 2, csr=csr, comm=comm)
-    if "cnn" in options:
+    if "cnn" in options and not path.name.startswith("q1"):  # the grid of those is seen from the matrix
         attach_points(A, held["points"][start:stop])
     b, x = A.createVecs()
     b.array_w[:] = np.random.default_rng(3).standard_normal(rows)[start:stop]
@@ -202,6 +246,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON lines, one a run")
     parser.add_argument("--family", action="append", choices=SIZES)
     parser.add_argument("--most", type=float, default=1e6, help="vertices")
+    parser.add_argument("--solver", action="append", choices=("cnn", *SCANS), help="default: all")
+    parser.add_argument("--model", default="auto", help="-pc_cnn_model")
     parser.add_argument("--rtol", action="append", choices=RTOL, help="default: both")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -217,6 +263,8 @@ def main() -> None:
         reference = min(sizes, key=lambda size: abs(np.log(size / TUNED_AT)))
         tuned = {}
         for peer, scan in SCANS.items():
+            if peer not in (asked.solver or SCANS):
+                continue
             tried = [run(paths[reference], options, 2, 1, RTOL[0], asked.repeats) for options in scan]
             rows += [{"family": family, "scan": peer, "options": o} | r for o, r in zip(scan, tried)]
             valid = [(r["total_s"], o) for o, r in zip(scan, tried) if r["reason"] > 0]
@@ -224,8 +272,12 @@ def main() -> None:
         for size in sizes:
             for rtol in asked.rtol or RTOL:
                 solvers = [
-                    ("cnn", CNN.format(kind), ranks, 2 // ranks) for kind in ("cg", "dcd") for ranks in (1, 2)
+                    ("cnn", f"-ksp_type {kind} -pc_type cnn -pc_cnn_model {asked.model}", ranks, 2 // ranks)
+                    for kind in ("cg", "dcd")
+                    for ranks in (1, 2)
                 ]
+                if "cnn" not in (asked.solver or ("cnn",)):
+                    solvers = []
                 solvers += [(peer, options, 2, 1) for peer, options in tuned.items()]
                 for name, options, ranks, threads in solvers:
                     row = {"family": family, "rtol": rtol, "solver": name, "options": options, "ranks": ranks}

@@ -39,9 +39,6 @@ DEFAULT = "multilevel"
 GATHERED_CELLS = 32_768
 """Default of ``-pc_cnn_gathered_cells``."""
 
-MOST_CONTRAST, MOST_ANISOTROPY = 3000.0, 4.0
-"""Of a grid laid over a mesh that is not for the graph."""
-
 GRAPH_LINE = "multigrid on a graph, for thin walls, stretched cells or jumps"
 """What the view says of it."""
 
@@ -217,7 +214,10 @@ def build_mesh_model(choice: Choice, rows: MeshRows) -> tuple[Model, str]:
     -------
     As build_model.
     """
-    from consolve.learned.auxiliary.mesh_model import MeshModel  # its kernels are compiled only here
+    from consolve.learned.auxiliary.mesh_model import (
+        MeshModel,
+        is_uneven,
+    )  # its kernels are compiled only here
 
     comm = rows.matrix.comm
     with together(comm):
@@ -239,19 +239,6 @@ def build_mesh_model(choice: Choice, rows: MeshRows) -> tuple[Model, str]:
         return build_model(replace(choice, on_graph=on_graph), operator, cells)[0]
 
     return MeshModel(rows, build, 1 if choice.smooth is None else choice.smooth), line
-
-
-def is_uneven(operator: GridOperator) -> bool:
-    """Jumps or a strong axis on a grid that was laid over a mesh, which makes faces small at its boundary: of
-    a sample, the faces without the hundredth at either end differ by more than 3,000, or medians of two axes
-    by more than 4."""
-    sample = [face.reshape(-1)[:: max(1, face.size // 32_768)] for face in operator.face_coefficient]
-    faces = [face[face > 0] for face in sample if (face > 0).any()]
-    if not faces:
-        return False
-    low, high = np.quantile(np.concatenate(faces), (0.01, 0.99))
-    medians = [float(np.median(face)) for face in faces]
-    return bool(high > MOST_CONTRAST * low or max(medians) > MOST_ANISOTROPY * min(medians))
 
 
 def build_smoother(choice: Choice, stencil: Stencil) -> GaussSeidel | None:

@@ -54,7 +54,7 @@ from consolve.solvers.matrix.attached import CELLS, attached_points
 from consolve.solvers.matrix.boundary_rows import BoundaryRows
 from consolve.solvers.matrix.find_grid import find_grid
 from consolve.solvers.matrix.local_matrix import LocalMatrix, as_aij
-from consolve.solvers.matrix.plex_points import points_of_plex
+from consolve.solvers.matrix.plex_points import PlexPoints
 from consolve.solvers.matrix.stencil import check_matrix, null_rows, read_stencil
 from consolve.solvers.network import Network, default_threads, mpi_communicator
 from consolve.solvers.petsc import events, live_contexts
@@ -105,6 +105,7 @@ class PCCNN:
         self.precision, self.device, self.fallback = "auto", "cpu", "none"
         self.smooth: int | None = None
         self.coordinates: NDArray[np.float64] | None = None
+        self._plex = PlexPoints()
         self._served = Network()
         self.setups = 0
         self._gave_guess = False
@@ -232,7 +233,8 @@ class PCCNN:
         points = attached_points(pmat)
         points = self.coordinates if points is None else points
         for plex in (dm, pmat.getDM()):
-            points = points_of_plex(plex, pmat.getLocalSize()[0], self._comm) if points is None else points
+            if points is None:
+                points = self._plex.points(plex, pmat.getLocalSize()[0], self._comm)
         has_grid = bool(self.grid or self.mask or pmat.query(CELLS))
         try:
             stencil = read_stencil(pmat, find_grid(pmat, dm, self.grid, self.mask, points), self._null_space)

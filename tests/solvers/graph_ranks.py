@@ -15,7 +15,7 @@ import numpy as np
 import petsc4py
 
 petsc4py.init(["graph_ranks", "-options_left", "no"])
-sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from hard_grids import closed_to_rings, hard_operator, matrix_of
 from petsc4py import PETSc
 

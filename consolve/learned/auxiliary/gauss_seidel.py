@@ -76,10 +76,10 @@ class GaussSeidel:
         ghosts = rows.kind.size - count
         self._r, self._t, self._c = (np.zeros(count) for _ in range(3))
         self._old, self._new = np.zeros(count + ghosts), np.zeros(count + ghosts)
-        self.load(rows)
+        self._fill(rows)
 
-    def load(self, rows: CoupledRows) -> None:
-        """Take the values of a matrix of the same pattern; collective."""
+    def _fill(self, rows: CoupledRows) -> None:
+        """Take the values; collective."""
         count, comm = rows.matrix.rows, rows.matrix.comm
         largest = float(np.abs(rows.diagonal[:count]).max(initial=0.0))
         if comm is not None:  # one scale for all, since ghosts' values are exchanged
@@ -115,8 +115,7 @@ class GaussSeidel:
         correct
             The coarse correction, on ordered rows.
         """
-        bounds, count = self._bounds, self._r.size
-        source = r
+        bounds, source = self._bounds, r
         if self._moved:
             source = self._r
             kernels.gather(bounds, self._order, r, source)
@@ -143,11 +142,7 @@ class GaussSeidel:
                 bounds, self._start, self._lower, self._outer, *matrix, self._surplus, source, old, new
             )
         self._old, self._new = old, new
-        if self._moved:
-            kernels.scatter(bounds, self._order, new, z)
-        else:
-            z[:] = new[:count]
-        z *= 1 / self._scale
+        kernels.scatter(bounds, self._order, 1 / self._scale, new, z)
 
     @property
     def bytes(self) -> int:

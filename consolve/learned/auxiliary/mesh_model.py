@@ -18,6 +18,8 @@ from consolve.pde.poisson.null_space import ClosedComponents
 
 Build = Callable[[GridOperator, NDArray[np.int32]], Any]
 """(operator, cells) -> network."""
+MOST_CONTRAST, MOST_ANISOTROPY = 3000.0, 4.0
+"""Of a grid laid over a mesh that is not for the graph."""
 
 
 class MeshModel:
@@ -49,34 +51,26 @@ class MeshModel:
     cells: Any = None
 
     def __init__(self, rows: MeshRows, build: Build, sweeps: int) -> None:
-        self._comm, self._build, self._sweeps = rows.matrix.comm, build, sweeps
-        self.grid = AuxiliaryGrid(rows)
-        self.network: Any = None
-        self._smoother: GaussSeidel | None = None
+        self._build, self._sweeps = build, sweeps
         self.update(rows)
 
     def update(self, rows: MeshRows) -> None:
-        """Set up again for a matrix of the same points and pattern."""
+        """Set up for another matrix, or other points."""
+        self._comm, self.network = rows.matrix.comm, None
+        self.grid = AuxiliaryGrid(rows)
         operator = self.grid.operator(rows)
         size = int(np.prod(self.grid.shape))
-        if self._smoother is None:
-            self._smoother = GaussSeidel(rows, self.grid.bounds, self.grid.order, self._sweeps)
-            self._cells, self._found = np.zeros(size), np.zeros(size)
-        else:
-            self._smoother.load(rows)
+        self._smoother = GaussSeidel(rows, self.grid.bounds, self.grid.order, self._sweeps)
+        self._cells, self._found = np.zeros(size), np.zeros(size)
         with together(self._comm):
             if operator is not None:
                 everywhere = np.arange(size, dtype=np.int32)
-                if self.network is None:
-                    self.network = self._build(operator, everywhere)
-                else:
-                    self.network.update(operator)
+                self.network = self._build(operator, everywhere)
                 self._closed = ClosedComponents.of(operator, everywhere)
         self.components = rows.closed_components()
 
     def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:
-        """z = M r; collective."""
-        assert self._smoother is not None
+        """z = M r; collective.  What the network raises on the first rank, all raise."""
         self._smoother.apply(r, z, self._correct)
 
     def _correct(self, t: NDArray[np.float64], c: NDArray[np.float64]) -> None:
@@ -86,10 +80,11 @@ class MeshModel:
         self.grid.restrict(t, cells)
         if comm is not None:
             self.grid.sum_on_first(cells)
-        if self.network is not None:
-            self._closed.remove(cells, cells)
-            self.network.apply(cells, found)
-            self._closed.remove(found, found)
+        with together(comm):
+            if self.network is not None:
+                self._closed.remove(cells, cells)
+                self.network.apply(cells, found)
+                self._closed.remove(found, found)
         if comm is not None:
             comm.Bcast(found)
         self.grid.prolong(found, c)
@@ -102,7 +97,6 @@ class MeshModel:
     @property
     def bytes(self) -> int:
         """Memory held."""
-        assert self._smoother is not None
         held = self.grid.bytes + self._smoother.bytes + self._cells.nbytes + self._found.nbytes
         return held + (0 if self.network is None else self.network.bytes)
 
@@ -117,3 +111,16 @@ class MeshModel:
         """Let go of what is not memory."""
         if self.network is not None:
             self.network.close()
+
+
+def is_uneven(operator: GridOperator) -> bool:
+    """Jumps or a strong axis on a grid that was laid over a mesh, which makes faces small at its boundary: of
+    a sample, the faces without the hundredth at either end differ by more than 3,000, or medians of two axes
+    by more than 4."""
+    sample = [face.reshape(-1)[:: max(1, face.size // 32_768)] for face in operator.face_coefficient]
+    faces = [face[face > 0] for face in sample if (face > 0).any()]
+    if not faces:
+        return False
+    low, high = np.quantile(np.concatenate(faces), (0.01, 0.99))
+    medians = [float(np.median(face)) for face in faces]
+    return bool(high > MOST_CONTRAST * low or max(medians) > MOST_ANISOTROPY * min(medians))

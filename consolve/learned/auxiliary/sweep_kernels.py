@@ -154,11 +154,11 @@ def gather(bounds, order, source, target):
 
 
 @njit(parallel=True, **STRICT)
-def scatter(bounds, order, source, target):
-    """target[order[k]] = source[k]."""
+def scatter(bounds, order, factor, source, target):
+    """target[order[k]] = factor source[k]."""
     for b in prange(bounds.size - 1):
         for k in range(bounds[b], bounds[b + 1]):
-            target[order[k]] = source[k]
+            target[order[k]] = factor * source[k]
 
 
 @njit(parallel=True, **STRICT)

@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from consolve.base.collective import together
 from consolve.base.errors import MatrixError
 from consolve.base.memory import require
 from consolve.pde.matrix.stencil_kernels import COUPLED
@@ -59,8 +60,9 @@ class AuxiliaryGrid:
         low, high, spacing = self._measure(place[:own], rows)
         counts = np.maximum(np.ceil((high - low) / spacing).astype(int) + 1, 2)
         self.shape, self.spacing = tuple(map(int, counts)), spacing
-        size = " x ".join(map(str, self.shape))
-        require(operator_bytes(self.shape, np.float64), f"the auxiliary grid of {size} cells")
+        with together(self._comm):
+            size = " x ".join(map(str, self.shape))
+            require(operator_bytes(self.shape, np.float64), f"the auxiliary grid of {size} cells")
         pad = 3 - self.ndim
         middle = 0.5 * (low + high) - 0.5 * spacing * (counts - 1)
         self._low = np.concatenate((np.zeros(pad), middle))

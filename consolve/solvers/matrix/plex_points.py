@@ -10,6 +10,25 @@ from numpy.typing import NDArray
 from consolve.solvers.petsc.versions import PETSc
 
 
+class PlexPoints:
+    """``points_of_plex``, kept until the mesh or its coordinates change."""
+
+    def __init__(self) -> None:
+        self._key: tuple[int, ...] = ()
+        self._points: NDArray[np.float64] | None = None
+
+    def points(self, dm: PETSc.DM | None, rows: int, comm: Any) -> NDArray[np.float64] | None:
+        """Those of a DM; see ``points_of_plex``."""
+        if not dm or dm.getType() != "plex" or not dm.getCoordinatesLocal():
+            return None
+        places = dm.getCoordinatesLocal()
+        key = dm.handle, places.handle, places.stateGet(), rows
+        same = key == self._key
+        if not (same if comm is None else all(comm.allgather(same))):
+            self._points, self._key = points_of_plex(dm, rows, comm), key
+        return self._points
+
+
 def points_of_plex(dm: PETSc.DM | None, rows: int, comm: Any) -> NDArray[np.float64] | None:
     """Where the local unknowns of a DMPlex lie: at vertices, and in the middles of edges, faces and cells.
 

@@ -40,7 +40,10 @@ def check_matrix(mat: PETSc.Mat) -> None:
     if rows != columns:
         raise MatrixError(f"the matrix is {rows} x {columns}, expected a square one")
     if block > 1:
-        raise MatrixError(f"the matrix has blocks of {block} unknowns; PC cnn solves scalar equations")
+        raise MatrixError(
+            f"the matrix has blocks of {block} unknowns; PC cnn solves scalar equations: split the fields "
+            "(-pc_type fieldsplit with -fieldsplit_pc_type cnn), or use -pc_type gamg"
+        )
     kind = mat.getType()
     if kind in ("python", "shell", "mffd"):
         raise MatrixError(
