@@ -45,6 +45,8 @@ def cells_of_points(
             f"the coordinates are an array of shape {points.shape}, expected ({rows}, 2) or ({rows}, 3): one "
             "point for each local row"
         )
+    elif points.dtype.kind not in "fiu":
+        error = MatrixError(f"the coordinates are {points.dtype}, expected real numbers")
     elif not np.isfinite(points).all():
         error = MatrixError("some coordinates are not finite")
     raise_together(comm, error)

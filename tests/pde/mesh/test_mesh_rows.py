@@ -119,8 +119,9 @@ def test_one_entry_without_its_transposed_one_is_found(seed, ordered):
 )
 def test_points_that_do_not_fit(points, message):
     matrix = sp.eye(25, format="csr")
-    with pytest.raises(MatrixError, match=message):
-        read_mesh(rows_of_csr(matrix), points)
+    for read in (read_mesh, read_points):
+        with pytest.raises(MatrixError, match=message):
+            read(rows_of_csr(matrix), points)
 
 
 def test_points_of_a_grid_are_read_as_a_grid():
