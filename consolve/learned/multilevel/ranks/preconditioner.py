@@ -28,6 +28,7 @@ from consolve.learned.multilevel.ranks.exchange_kernels import box_around
 from consolve.learned.multilevel.ranks.level import DistributedLevel
 from consolve.learned.multilevel.ranks.partition import Partition, partition_of_rows
 from consolve.learned.multilevel.ranks.plan import HALO, Periodic, make_plan, with_halo
+from consolve.learned.multilevel.ranks.reductions import Reductions
 from consolve.learned.multilevel.ranks.row_exchange import RowExchange
 from consolve.learned.multilevel.ranks.scaling import diagonal, is_beyond
 from consolve.learned.multilevel.setup import setup_kernels
@@ -95,7 +96,7 @@ class DistributedMultilevel:
         self._held: NDArray[np.int64] = np.empty(0, np.int64)
         self.cells: NDArray | None = None  # those of the operator count
         self._gathered = gathered_cells
-        self._addend, self._added = np.empty(1), np.empty(1)
+        self._over = Reductions(self.comm)
         self._builder = LevelBuilder(weights, threads)
         flat = operator.ndim == 2
         self.shape: tuple[int, int, int] = (1, *operator.shape) if flat else operator.shape  # type: ignore[assignment]
@@ -192,14 +193,14 @@ class DistributedMultilevel:
 
     def update(self, operator: RowOperator) -> None:
         """Setup for another operator; plans and memory are kept if the rows lie in the same cells."""
-        if not self._all(self._rows is not None and np.array_equal(self._held, operator.cells)):
+        if not self._over.all(self._rows is not None and np.array_equal(self._held, operator.cells)):
             self._held = operator.cells
             self._plan(self._held)
         rows = self._rows
         assert rows is not None
         coefficients = operator.face_coefficient
-        largest = self._maximum(max(float(f.max(initial=0)) for f in coefficients))
-        most_fixed = self._maximum(float(operator.dirichlet.max(initial=0)))
+        largest = self._over.maximum(max(float(f.max(initial=0)) for f in coefficients))
+        most_fixed = self._over.maximum(float(operator.dirichlet.max(initial=0)))
         self.scale = largest if largest > 0 else max(most_fixed, 1e-300)
         faces = [self._volume(f, 1 / self.scale) for f in coefficients]
         if len(faces) == 2:
@@ -212,11 +213,11 @@ class DistributedMultilevel:
         )
         self.components = self._components(number, closed)
         self._inverse = self._scaling(faces, fixed, active, operator)
-        self._unknowns = int(self._sum(int(np.count_nonzero(operator.active))))
-        self._entries = int(self._sum(operator.rows))
-        self._build(faces, fixed, largest > 0 and self._all(_is_packable(faces, fixed, active)))
+        self._unknowns = int(self._over.sum(int(np.count_nonzero(operator.active))))
+        self._entries = int(self._over.sum(operator.rows))
+        self._build(faces, fixed, largest > 0 and self._over.all(_is_packable(faces, fixed, active)))
         self._facts = self._describe()
-        if self._facts[0].unknowns != self._unknowns and self._any(
+        if self._facts[0].unknowns != self._unknowns and self._over.any(
             vanishes((*coefficients, operator.dirichlet), self.scale)
         ):
             raise ValueError(EXTREME)
@@ -278,7 +279,7 @@ class DistributedMultilevel:
         with together(self.comm):
             if self._rank == self._root:
                 self._build_tail(faces, fixed, packed and not self._levels)
-        if self._any(self._builder.extreme):
+        if self._over.any(self._builder.extreme):
             raise ValueError(EXTREME)
 
     def _build_tail(self, faces: list[Any], fixed: NDArray, packed: bool) -> None:
@@ -293,28 +294,6 @@ class DistributedMultilevel:
             self._tail = Hierarchy(self._builder, shape, packed, len(self._levels))
         self._tail.build(faces, fixed, check=False)
 
-    def _sum(self, value: Any) -> Any:
-        return value if self.comm is None else self.comm.allreduce(value)
-
-    def _total(self, value: float) -> float:
-        """Sum over all ranks, of a number only: faster than that of any object."""
-        if self.comm is None:
-            return value
-        self._addend[0] = value
-        self.comm.Allreduce(self._addend, self._added)
-        return float(self._added[0])
-
-    def _maximum(self, value: float) -> float:
-        from mpi4py import MPI
-
-        return value if self.comm is None else self.comm.allreduce(value, MPI.MAX)
-
-    def _all(self, fact: bool) -> bool:
-        return not self._any(not fact)
-
-    def _any(self, fact: bool) -> bool:
-        return bool(self._sum(int(fact)))
-
     def apply(self, r: NDArray[np.float64], z: NDArray[np.float64]) -> None:
         """z = M r on the local rows.
 
@@ -326,12 +305,14 @@ class DistributedMultilevel:
             raise ValueError(f"r and z must have {self._held.size} entries, got {r.shape} and {z.shape}")
         threads = self.threads if r.size >= SERIAL_CELLS else 1
         with np.errstate(all="ignore"):
-            total = self._total(float(vector_kernels.absolute_sum(r, threads)))
+            total = self._over.total(float(vector_kernels.absolute_sum(r, threads)))
         if total == 0:
             z[:] = 0
             return
         if not math.isfinite(total):
-            largest = self._maximum(float(np.abs(r).max(initial=0)) if np.isfinite(r).all() else math.inf)
+            largest = self._over.maximum(
+                float(np.abs(r).max(initial=0)) if np.isfinite(r).all() else math.inf
+            )
             if not math.isfinite(largest):
                 z[:] = np.nan
                 return
@@ -376,7 +357,7 @@ class DistributedMultilevel:
         """Facts of all levels, summed over ranks."""
         ndim, facts = self.weights.ndim, []
         local = [(level.unknowns, level.bytes) for level in self._levels]
-        totals = self._sum(np.array(local, np.int64).reshape(-1, 2))
+        totals = self._over.sum(np.array(local, np.int64).reshape(-1, 2))
         for level, (unknowns, size) in zip(self._levels, totals):
             facts.append(LevelFacts(level.partition.shape[3 - ndim :], int(unknowns), int(size)))
         tail: list[LevelFacts] = []
