@@ -343,7 +343,7 @@ class TrainingRun(ABC, Generic[Weights]):
                 f"no validation up to step {self.step} was finite, so there is nothing worth keeping: try a "
                 f"lower --rate than {self.settings.rate:g}, or another --seed"
             )
-        scores = {**self.best_scores, "steps": self.step, "training_seconds": round(self.seconds, 1)}
+        scores = {**self.best_scores, "steps": self.step, "training_seconds": round(self.seconds, 3)}
         record = {
             "command": self.command,
             "training": json.dumps(asdict(self.settings)),
